@@ -1,0 +1,8 @@
+// Package v1alpha1 holds nodeagent's API types: Restart, which lives in the
+// API server, and Config, which is a file. The CustomResourceDefinitions in
+// manifests/base/crds and the deepcopy functions are generated from them by
+// `make generate`.
+//
+// +kubebuilder:object:generate=true
+// +groupName=nodeagent.dev
+package v1alpha1

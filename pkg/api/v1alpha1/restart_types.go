@@ -1,0 +1,232 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Restart is the wish to replace a workload's pods, and what came of it. Its
+// name is made of the workload's kind and name (deployment-checkout), so there
+// is at most one per workload: the name is the lock. It stays after it ended,
+// as the memory that the cooldown and the limits are counted from; the next
+// restart of the same workload writes a new spec into the same object.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
+// +kubebuilder:selectablefield:JSONPath=`.spec.node`
+// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
+// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.target.name`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Freed",type=string,JSONPath=`.status.freed`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.status.started`
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,priority=1
+type Restart struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RestartSpec   `json:"spec"`
+	Status RestartStatus `json:"status,omitempty"`
+}
+
+// RestartList is what the API server answers to a list of Restarts.
+//
+// +kubebuilder:object:root=true
+type RestartList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Restart `json:"items"`
+}
+
+// RestartSpec says what is to be replaced, and why.
+type RestartSpec struct {
+	// target is the workload, in the Restart's own namespace.
+	Target TargetReference `json:"target"`
+
+	// scope is Workload (all pods of the target) or Pod (the one that is named).
+	// +kubebuilder:default=Workload
+	// +optional
+	Scope Scope `json:"scope,omitempty"`
+
+	// pod is the pod that is to be replaced, or the one that gave the reason.
+	// +optional
+	Pod string `json:"pod,omitempty"`
+
+	// node is the node whose agent asked for the restart and carries it out.
+	// Empty when a person asked.
+	// +optional
+	Node string `json:"node,omitempty"`
+
+	// reason is why: DiskFill, ConfigChange or Manual.
+	// +kubebuilder:default=Manual
+	// +optional
+	Reason Reason `json:"reason,omitempty"`
+
+	// message says the reason in a sentence for a person.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// allowDowntime lets the restart go on where a new pod cannot be healthy
+	// before an old one goes. Without it such a restart is refused.
+	// +optional
+	AllowDowntime bool `json:"allowDowntime,omitempty"`
+
+	// deadline is how long the restart may take from its start before it is
+	// told as Stalled. Default 10m.
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+
+	// requestedAt is when this restart was asked for. Writing a later time into
+	// an ended Restart asks for the next one.
+	// +optional
+	RequestedAt metav1.MicroTime `json:"requestedAt,omitempty"`
+}
+
+// TargetReference names a workload in the same namespace.
+type TargetReference struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+}
+
+// Scope says how much of the target is replaced.
+//
+// +kubebuilder:validation:Enum=Workload;Pod
+type Scope string
+
+// The scopes.
+const (
+	ScopeWorkload Scope = "Workload"
+	ScopePod      Scope = "Pod"
+)
+
+// Reason says what kind of cause a Restart has.
+//
+// +kubebuilder:validation:Enum=DiskFill;ConfigChange;Manual
+type Reason string
+
+// The reasons.
+const (
+	ReasonDiskFill     Reason = "DiskFill"
+	ReasonConfigChange Reason = "ConfigChange"
+	ReasonManual       Reason = "Manual"
+)
+
+// Phase is how far a Restart has come.
+//
+// +kubebuilder:validation:Enum=Pending;Running;Verifying;Succeeded;Stalled;Failed;Refused
+type Phase string
+
+// The phases. Succeeded, Stalled, Failed and Refused are ends.
+const (
+	PhasePending   Phase = "Pending"   // nobody works on it yet
+	PhaseRunning   Phase = "Running"   // the API was told, pods are being replaced
+	PhaseVerifying Phase = "Verifying" // the rollout is complete; the old pods are on their way out
+	PhaseSucceeded Phase = "Succeeded" // new pods Ready, old pods gone
+	PhaseStalled   Phase = "Stalled"   // not complete at the deadline; nothing more is done
+	PhaseFailed    Phase = "Failed"    // it can no longer be completed: the target is gone, say
+	PhaseRefused   Phase = "Refused"   // it would not have been clean; nothing was touched
+)
+
+// Ended tells whether nothing more will happen in this phase.
+func (p Phase) Ended() bool {
+	switch p {
+	case PhaseSucceeded, PhaseStalled, PhaseFailed, PhaseRefused:
+		return true
+	}
+	return false
+}
+
+// RestartStatus is what came of it so far.
+type RestartStatus struct {
+	// observedGeneration is the metadata.generation this status speaks of. A
+	// higher generation is a new restart that nobody has taken up.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+
+	// holder is the node whose agent works on it.
+	// +optional
+	Holder string `json:"holder,omitempty"`
+
+	// renewed is when the holder last said that it is alive.
+	// +optional
+	Renewed *metav1.MicroTime `json:"renewed,omitempty"`
+
+	// started is when a holder first took it up. It is also the time that is
+	// written into the pod template, so a second holder finds what the first did.
+	// +optional
+	Started *metav1.Time `json:"started,omitempty"`
+
+	// +optional
+	Finished *metav1.Time `json:"finished,omitempty"`
+
+	// oldPods are the pods that were there when it began and have to go.
+	// +optional
+	OldPods []PodReference `json:"oldPods,omitempty"`
+
+	// replacedPods are the old pods that are gone.
+	// +optional
+	ReplacedPods []string `json:"replacedPods,omitempty"`
+
+	// freedBytes is what the replaced pods' containers had written on the
+	// holder's node and what went with them.
+	// +optional
+	FreedBytes int64 `json:"freedBytes,omitempty"`
+
+	// freed is freedBytes for people: 4.1Gi.
+	// +optional
+	Freed string `json:"freed,omitempty"`
+
+	// message says in a sentence how it stands.
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// history holds the last ten restarts of this workload, newest first.
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	History []RestartRecord `json:"history,omitempty"`
+}
+
+// PodReference is one pod, told apart from a later one of the same name.
+type PodReference struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+	// +optional
+	Node string `json:"node,omitempty"`
+	// bytes is what its containers had written when it was last looked at;
+	// known only for pods of the holder's node.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+}
+
+// RestartRecord is one ended restart in the history.
+type RestartRecord struct {
+	Reason Reason `json:"reason,omitempty"`
+	Phase  Phase  `json:"phase"`
+	// +optional
+	Scope Scope `json:"scope,omitempty"`
+	// +optional
+	Pod string `json:"pod,omitempty"`
+	// +optional
+	Node string `json:"node,omitempty"`
+	// +optional
+	Started *metav1.Time `json:"started,omitempty"`
+	// +optional
+	Finished *metav1.Time `json:"finished,omitempty"`
+	// +optional
+	FreedBytes int64 `json:"freedBytes,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}

@@ -1,0 +1,61 @@
+package disk
+
+import (
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// Usage is what a folder tree or a file system holds.
+type Usage struct {
+	Bytes  int64 // allocated, as `du --block-size=1` counts: blocks, not lengths
+	Inodes int64
+}
+
+// Rate is growth in bytes per second. Low and High bound what the samples
+// allow; a rate below zero is told as zero.
+type Rate struct {
+	Low, Expected, High float64
+}
+
+// Until is the time left until a bound is reached. Soonest goes with
+// Rate.High, Latest with Rate.Low. Never means that it does not grow.
+type Until struct {
+	Soonest, Expected, Latest time.Duration
+}
+
+// Never is the time until full of what does not grow.
+const Never = time.Duration(1<<63 - 1)
+
+// Bound says which bound is reached first.
+type Bound string
+
+// The bounds a container can run into.
+const (
+	BoundFilesystem Bound = "filesystem" // the reserve of the file system its layer is on
+	BoundContainer  Bound = "container"  // its own ephemeral-storage limit
+	BoundPod        Bound = "pod"        // the sum of its pod's ephemeral-storage limits
+)
+
+// Growth is a file or a folder of a container's layer that grew, as evidence.
+type Growth struct {
+	Path  string  // as the container sees it: /app/logs/debug.log
+	Files int     // 0 for a file; for a folder told as a whole, how many files it holds itself
+	Bytes int64   // allocated now
+	Rate  float64 // bytes per second since the look before
+}
+
+// Verdict is what is to be said of one container at one moment.
+type Verdict struct {
+	Container runtime.Container
+	At        time.Time
+	Offender  bool
+	Since     time.Time // when it became an offender; zero while it is none
+	Bound     Bound     // the one that is reached first
+	Room      int64     // bytes left until that bound
+	Usage     Usage
+	Rate      Rate
+	Until     Until
+	Evidence  []Growth // fastest first
+	Message   string   // the offence in one sentence for a person, empty while it is none
+}

@@ -1,0 +1,44 @@
+package runtime
+
+import "time"
+
+// Container is one container of this node, as containerd describes it. It is
+// a value: it is never changed after it was made, and a newer look at the same
+// container is another value.
+type Container struct {
+	ID        string // containerd's id, unique within Namespace
+	Namespace string // the containerd namespace: k8s.io, default, moby
+	Name      string // the container's name in its pod; empty outside Kubernetes
+	Pod       Pod    // zero outside Kubernetes
+	Sandbox   bool   // the pod's pause container: it carries the pod, it runs nothing
+	Image     string
+	Layer     Layer
+	Mounts    []Mount // what is bound into it from the host
+	Cgroup    string  // as the OCI spec has it: a path, or slice:prefix:name under systemd
+	PID       int     // of its first process; 0 while no task runs
+	Created   time.Time
+}
+
+// Pod names the pod a container belongs to. The name alone does not: a
+// StatefulSet's next pod has its predecessor's.
+type Pod struct {
+	Namespace string
+	Name      string
+	UID       string
+}
+
+// Layer is where a container's own writes go.
+type Layer struct {
+	Snapshotter string // overlayfs, native, btrfs, devmapper, …
+	Key         string
+	// Upper is the folder on the host that holds what the container wrote,
+	// and nothing of its image. Empty where the snapshotter keeps no such
+	// folder; then only the snapshotter can tell how much it is.
+	Upper string
+}
+
+// Mount is a folder or file of the host that is bound into a container.
+type Mount struct {
+	Destination string // in the container
+	Source      string // on the host
+}
