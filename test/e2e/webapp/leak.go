@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"strconv"
+)
+
+// leak writes log lines into a file at a steady rate until it is stopped.
+type leak struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc
+}
+
+// start begins to write rate (20Mi, 512Ki) bytes a second into file.
+func (l *leak) start(ctx context.Context, file, rate string) error {
+	perSecond, err := parseRate(rate)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("cannot make folder for %s: %w", file, err)
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("cannot open %s: %w", file, err)
+	}
+	l.stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, l.cancel = context.WithCancel(ctx)
+	go pour(ctx, f, perSecond)
+	return nil
+}
+
+func (l *leak) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel != nil {
+		l.cancel()
+	}
+}
+
+// pour writes ten times a second; what a full disk refuses is left out.
+func pour(ctx context.Context, f *os.File, perSecond int) {
+	defer f.Close()
+	line := strings.Repeat("DEBUG request handled, cart and all its items follow; ", 2)[:99] + "\n"
+	chunk := []byte(strings.Repeat(line, max(1, perSecond/10/len(line))))
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_, _ = f.Write(chunk)
+		}
+	}
+}
+
+func parseRate(s string) (int, error) {
+	unit := 1
+	for suffix, u := range map[string]int{"Ki": 1 << 10, "Mi": 1 << 20} {
+		if n, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = n, u
+			break
+		}
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("cannot use rate %q: want a number with Ki or Mi", s)
+	}
+	return n * unit, nil
+}
