@@ -1,0 +1,125 @@
+# make demo: the main job, live, on a real one-node cluster.
+# make test: every test there is.
+# Both install what they need and say what they are doing.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+IMAGE   ?= nodeagent.dev/nodeagent:dev
+# Tools are built once per version and kept outside the clone, beside the lab's parts.
+CACHE   ?= $(or $(NODEAGENT_LAB_CACHE),$(HOME)/.cache/nodeagent-lab)
+LAB     := bin/lab
+say      = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## tell what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+## ---- building
+
+.PHONY: build
+build: bin/nodeagent ## the agent, static, into bin/
+
+.PHONY: bin/nodeagent bin/webapp bin/image bin/lab
+bin/nodeagent:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/nodeagent
+
+bin/webapp:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ ./test/e2e/webapp
+
+bin/image:
+	go -C tools build -o ../$@ ./image
+
+bin/lab:
+	go -C test/lab build -o ../../$@ .
+
+.PHONY: image
+image: bin/nodeagent bin/image ## the agent as an OCI image, into dist/nodeagent.tar
+	@mkdir -p dist
+	bin/image -binary bin/nodeagent -name $(IMAGE) -out dist/nodeagent.tar
+
+dist/webapp.tar: bin/webapp bin/image
+	@mkdir -p dist
+	bin/image -binary bin/webapp -name nodeagent.dev/webapp:dev -out $@
+
+.PHONY: generate
+generate: ## the CRDs and deepcopy functions from the Go types, the docs from the code
+	go -C tools build -o ../bin/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
+	bin/controller-gen object paths=./pkg/api/...
+	bin/controller-gen crd paths=./pkg/api/... output:crd:dir=manifests/base/crds
+
+## ---- the real cluster
+
+.PHONY: parts
+parts: bin/lab ## build the parts of the cluster, once per version
+	$(LAB) build
+
+.PHONY: up
+up: parts image dist/webapp.tar ## a one-node cluster with the agent on it; NODES=2 for two
+	$(LAB) up --nodes $(or $(NODES),1)
+	$(LAB) load dist/nodeagent.tar
+	$(LAB) load dist/webapp.tar
+
+.PHONY: down
+down: bin/lab ## end the cluster and leave nothing
+	$(LAB) down
+
+.PHONY: demo
+demo: ## the main job, live: a disk fills, the workload is restarted, no request fails
+	$(call say,1 of 3: build the agent and the cluster's parts (first time about 15 minutes))
+	@$(MAKE) --no-print-directory parts image dist/webapp.tar
+	$(call say,2 of 3: start the cluster)
+	@$(MAKE) --no-print-directory up
+	$(call say,3 of 3: the story)
+	@go run ./test/demo -lab $(LAB)
+
+## ---- testing
+
+.PHONY: test
+test: test-unit test-lab test-e2e ## every test, in tiers
+
+.PHONY: test-unit
+test-unit: parts ## all packages with the race detector; real containerds and a real API server where the part is the point
+	$(call say,unit tests$(,) real containerd 2.x and 1.6$(,) real API server)
+	eval "$$($(LAB) test-env)" && go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e$$)
+
+.PHONY: test-lab
+test-lab: parts ## the cluster itself: up, down, killed half-way
+	$(call say,the lab: up$(,) down$(,) killed half-way)
+	go -C test/lab test -timeout 20m ./...
+
+.PHONY: test-e2e
+test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
+	$(call say,stories on a real two-node cluster)
+	@$(MAKE) --no-print-directory up NODES=2
+	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 40m -count=1 -v ./test/e2e; code=$$?; $(LAB) down; exit $$code
+
+## ---- linting
+
+GOLANGCI := $(CACHE)/golangci-lint-$(shell sha256sum tools/golangci-lint/go.sum 2>/dev/null | cut -c1-12)/golangci-lint
+
+$(GOLANGCI):
+	$(call say,build golangci-lint (first time about 5 minutes))
+	@mkdir -p $(@D)
+	go -C tools/golangci-lint build -o $@.partial github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	mv $@.partial $@
+
+.PHONY: lint
+lint: $(GOLANGCI) ## golangci-lint with the import directions, and that what is generated is up to date
+	$(GOLANGCI) run ./...
+	cd test/lab && $(GOLANGCI) run --config ../../.golangci.yml ./...
+	cd tools && $(GOLANGCI) run --config ../.golangci.yml ./image/...
+
+.PHONY: check-generated
+check-generated: generate ## fails when a generated file was not generated again
+	@git diff --exit-code -- pkg/api manifests docs || { echo "run make generate and commit what it changed"; exit 1; }
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what is called
+	go -C tools build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck
+	bin/govulncheck ./...
+
+, := ,
