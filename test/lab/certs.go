@@ -180,6 +180,7 @@ func (a *authority) controlPlaneFiles(files map[string][]byte) error {
 		{"apiserver", "kube-apiserver", "", []string{hostIP, kubernetesServiceIP, "localhost", "kubernetes",
 			"kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}},
 		{"apiserver-client", "kube-apiserver", "system:masters", nil},
+		{"front-proxy", "front-proxy", "", nil},
 		{"service-account", "service-account", "", nil},
 	} {
 		id, err := a.issue(c.user, c.group, c.hosts...)

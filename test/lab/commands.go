@@ -261,7 +261,7 @@ func startCommand(ctx context.Context, p paths, args []string) error {
 	}
 	show := newProgress(os.Stderr)
 	defer show.close()
-	return waitAPIServer(ctx, p, show)
+	return waitAPI(ctx, p, show)
 }
 
 // programArgs reads PROGRAM [NODE]. Without a node a node's program is meant

@@ -74,6 +74,10 @@ func apiserverArgs(p paths, bins binaries) []string {
 		"--service-account-key-file=" + p.pki("service-account.key"),
 		"--service-account-signing-key-file=" + p.pki("service-account.key"),
 		"--service-cluster-ip-range=" + serviceNetwork,
+		"--requestheader-client-ca-file=" + p.pki("ca.crt"), "--requestheader-allowed-names=front-proxy",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file=" + p.pki("front-proxy.crt"), "--proxy-client-key-file=" + p.pki("front-proxy.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true", "--profiling=false",
 		"--audit-policy-file=" + p.pki("audit-policy.json"), "--audit-log-path=" + p.auditLog(),
@@ -124,9 +128,9 @@ func auditPolicy() []byte {
 	})
 }
 
-// startControlPlane starts what of the control plane does not run yet.
-func startControlPlane(p paths, bins binaries, groups cgroups) error {
-	for _, name := range controlPlaneNames() {
+// startControlPlane starts those of the control plane that do not run yet.
+func startControlPlane(p paths, bins binaries, groups cgroups, names ...string) error {
+	for _, name := range names {
 		if err := startControlPlanePart(p, bins, groups, name); err != nil {
 			return err
 		}
@@ -212,18 +216,9 @@ func (c apiClient) get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// waitControlPlane waits until the API server is ready to serve; if a process
-// of the control plane ends meanwhile, the error holds the end of its log.
-func waitControlPlane(ctx context.Context, p paths, show *progress) error {
-	return waitAPI(ctx, p, controlPlaneNames(), show)
-}
-
-// waitAPIServer does so when others of the control plane may be stopped.
-func waitAPIServer(ctx context.Context, p paths, show *progress) error {
-	return waitAPI(ctx, p, []string{apiserverName}, show)
-}
-
-func waitAPI(ctx context.Context, p paths, must []string, show *progress) error {
+// waitAPI waits until the API server is ready to serve; if it or etcd ends
+// meanwhile, the error holds the end of its log.
+func waitAPI(ctx context.Context, p paths, show *progress) error {
 	client, err := newAPIClient(p)
 	if err != nil {
 		return err
@@ -231,7 +226,7 @@ func waitAPI(ctx context.Context, p paths, must []string, show *progress) error 
 	show.doing("control plane: starting")
 	var last error
 	ready := waitFor(ctx, 100*time.Millisecond, func() bool {
-		if err := controlPlaneAlive(p, must); err != nil {
+		if err := allAlive(p, etcdName, apiserverName); err != nil {
 			last = err
 			return true
 		}
@@ -247,8 +242,8 @@ func waitAPI(ctx context.Context, p paths, must []string, show *progress) error 
 	return nil
 }
 
-func controlPlaneAlive(p paths, must []string) error {
-	for _, name := range must {
+func allAlive(p paths, names ...string) error {
+	for _, name := range names {
 		if _, alive := recordedProcess(p.pids(), name); !alive {
 			return fmt.Errorf("%s ended; the end of its log:\n%s", name, lastLines(p.log(name), 15))
 		}

@@ -49,14 +49,13 @@ func nodeChildren(n int) []child {
 // nodeFiles renders a node's configuration: path in the node → text.
 func nodeFiles(p paths, n int, mayLowerOOM bool) (map[string][]byte, error) {
 	files := map[string][]byte{
-		"/etc/hostname":                    []byte(nodeName(n) + "\n"),
-		"/etc/hosts":                       fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n", nodeIP(n), nodeName(n)),
-		"/etc/machine-id":                  fmt.Appendf(nil, "6e6f64656167656e746c6162%08x\n", n),
-		"/etc/containerd/config.toml":      []byte(containerdConfig(mayLowerOOM)),
-		"/etc/cni/net.d/10-lab.conflist":   cniConfig(n),
-		"/etc/kubernetes/kubelet.json":     kubeletConfig(n, mayLowerOOM),
-		"/etc/kubernetes/kube-proxy.json":  kubeProxyConfig(n, mayLowerOOM),
-		"/etc/kubernetes/manifests/.empty": nil,
+		"/etc/hostname":                   []byte(nodeName(n) + "\n"),
+		"/etc/hosts":                      fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n", nodeIP(n), nodeName(n)),
+		"/etc/machine-id":                 fmt.Appendf(nil, "6e6f64656167656e746c6162%08x\n", n),
+		"/etc/containerd/config.toml":     []byte(containerdConfig(mayLowerOOM)),
+		"/etc/cni/net.d/10-lab.conflist":  cniConfig(n),
+		"/etc/kubernetes/kubelet.json":    kubeletConfig(n, mayLowerOOM),
+		"/etc/kubernetes/kube-proxy.json": kubeProxyConfig(n, mayLowerOOM),
 	}
 	for to, from := range map[string]string{
 		"/etc/kubernetes/kubelet.kubeconfig":    p.kubeconfig(nodeName(n)),
@@ -143,6 +142,7 @@ func kubeletConfig(n int, mayLowerOOM bool) []byte {
 		"failSwapOn":               false,
 		"resolvConf":               "",
 		"staticPodPath":            "/etc/kubernetes/manifests",
+		"volumePluginDir":          "/var/lib/kubelet/volumeplugins",
 		"maxPods":                  250,
 		"serializeImagePulls":      false,
 		// The disk is the node's own, so these are the kubelet's defaults.

@@ -147,7 +147,7 @@ func makeEtc(s nodeSpec) error {
 
 func makeFolders(s nodeSpec) error {
 	for _, name := range []string{
-		"proc", "sys", "dev", "run", "opt", "etc/nodeagent",
+		"proc", "sys", "dev", "run", "opt", "etc/nodeagent", "etc/kubernetes/manifests",
 		"var/lib/containerd", "var/lib/kubelet", "var/lib/cni", "var/lib/nodeagent",
 		"var/log/pods", "var/log/containers", "var/cache", "var/tmp",
 	} {

@@ -40,7 +40,7 @@ func status(ctx context.Context, p paths, w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nkubeconfig %s\nlogs       %s\nfolder     %s\n", p.adminKubeconfig(), p.logs(), p.dir)
-	fmt.Fprintln(w, "use        lab kubectl get pods -A · lab exec node-1 -- crictl-like: ctr -n k8s.io tasks ls · lab down")
+	fmt.Fprintln(w, "use        lab kubectl get pods -A · lab exec node-1 -- ctr -n k8s.io tasks ls · lab down")
 	return nil
 }
 

@@ -86,13 +86,17 @@ func start(ctx context.Context, p paths, bins binaries, groups cgroups, o upOpti
 	if err := prepareControlPlane(p); err != nil {
 		return err
 	}
-	if err := startControlPlane(p, bins, groups); err != nil {
+	if err := startControlPlane(p, bins, groups, etcdName, apiserverName); err != nil {
 		return err
 	}
 	if err := bootNodes(ctx, p, bins, groups, nodes, o.disk, show); err != nil {
 		return err
 	}
-	if err := waitControlPlane(ctx, p, show); err != nil {
+	if err := waitAPI(ctx, p, show); err != nil {
+		return err
+	}
+	// Before the API server has its first roles they are denied all, and end.
+	if err := startControlPlane(p, bins, groups, controllerManagerName, schedulerName); err != nil {
 		return err
 	}
 	show.line("control plane: ready at %s", apiserverURL)
@@ -185,6 +189,9 @@ func joinNodes(ctx context.Context, p paths, nodes []int, show *progress) error 
 		return err
 	}
 	show.line("%s: Ready", nodesTitle(nodes))
+	if err := allAlive(p, controlPlaneNames()...); err != nil {
+		return err
+	}
 	if _, alive := recordedProcess(p.pids(), nodeName(1)); !alive {
 		return nil // the host's way to Services leads through node 1
 	}
