@@ -1,6 +1,9 @@
 package runtime
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Container is one container of this node, as containerd describes it. It is
 // a value: it is never changed after it was made, and a newer look at the same
@@ -15,8 +18,17 @@ type Container struct {
 	Layer     Layer
 	Mounts    []Mount // what is bound into it from the host
 	Cgroup    string  // as the OCI spec has it: a path, or slice:prefix:name under systemd
-	PID       int     // of its first process; 0 while no task runs
+	PID       int     // of its first process; 0 while no task runs, or its shim never answered
 	Created   time.Time
+}
+
+// Equal tells whether two looks at a container saw the same.
+func (c Container) Equal(other Container) bool {
+	return c.ID == other.ID && c.Namespace == other.Namespace &&
+		c.Name == other.Name && c.Pod == other.Pod && c.Sandbox == other.Sandbox &&
+		c.Image == other.Image && c.Layer == other.Layer &&
+		c.Cgroup == other.Cgroup && c.PID == other.PID &&
+		c.Created.Equal(other.Created) && slices.Equal(c.Mounts, other.Mounts)
 }
 
 // Pod names the pod a container belongs to. The name alone does not: a
@@ -32,8 +44,10 @@ type Layer struct {
 	Snapshotter string // overlayfs, native, btrfs, devmapper, …
 	Key         string
 	// Upper is the folder on the host that holds what the container wrote,
-	// and nothing of its image. Empty where the snapshotter keeps no such
-	// folder; then only the snapshotter can tell how much it is.
+	// and nothing of its image: overlay's upperdir. Empty where the snapshotter
+	// keeps no such folder (native copies the image into the same one; btrfs,
+	// zfs, devmapper and blockfile have a subvolume or a device); then only the
+	// snapshotter can tell how much it is. Empty too when the snapshot is gone.
 	Upper string
 }
 
