@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,9 +67,9 @@ func checkSocket(path string) error {
 	return nil
 }
 
-// checkListen refuses an address that another process holds.
-func checkListen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// listen refuses an address that another process holds.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve metrics: %w: set listen to a free address", err)
 	}

@@ -3,27 +3,9 @@ package main
 import (
 	"fmt"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
-
-// newScheme holds just the kinds the agent reads and writes: each further
-// group costs resident memory on every node.
-func newScheme() (*runtime.Scheme, error) {
-	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(s); err != nil {
-			return nil, fmt.Errorf("cannot register API types: %w", err)
-		}
-	}
-	return s, nil
-}
 
 // kubeConfig is the pod's own service account, or a kubeconfig file.
 func kubeConfig(file string) (*rest.Config, error) {
@@ -47,16 +29,4 @@ func identify(cfg *rest.Config) *rest.Config {
 	cfg.UserAgent = "nodeagent/" + buildVersion()
 	cfg.QPS, cfg.Burst = 10, 20
 	return cfg
-}
-
-func newKubeClient(cfg *rest.Config) (client.WithWatch, error) {
-	scheme, err := newScheme()
-	if err != nil {
-		return nil, err
-	}
-	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme})
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a client for the Kubernetes API: %w", err)
-	}
-	return c, nil
 }

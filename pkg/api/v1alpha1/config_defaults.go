@@ -78,7 +78,7 @@ func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {
 
 func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if _, err := ParseReserve(c.Reserve); err != nil {
+	if _, _, err := ParseReserve(c.Reserve); err != nil {
 		errs = append(errs, field.Invalid(at.Child("reserve"), c.Reserve, err.Error()))
 	}
 	if q, err := resource.ParseQuantity(c.Minimum); err != nil || q.Sign() < 0 {
@@ -119,32 +119,18 @@ func absolute(at *field.Path, path string) field.ErrorList {
 	return nil
 }
 
-// Reserve is what has to stay free on a file system: a share of its size, or
-// a number of bytes.
-type Reserve struct {
-	Share float64 // 0 to 1; used when Bytes is 0
-	Bytes int64
-}
-
-// Of returns the reserve in bytes of a file system of the given size.
-func (r Reserve) Of(size int64) int64 {
-	if r.Bytes > 0 {
-		return r.Bytes
-	}
-	return int64(r.Share * float64(size))
-}
-
-// ParseReserve reads 15% or 20Gi.
-func ParseReserve(s string) (Reserve, error) {
+// ParseReserve reads what has to stay free on a file system: a percentage of
+// its size (15%) or a quantity (20Gi). One of the two results is zero.
+func ParseReserve(s string) (percent float64, bytes int64, err error) {
 	if strings.HasSuffix(s, "%") {
 		share, err := parsePercent(s)
-		return Reserve{Share: share}, err
+		return 100 * share, 0, err
 	}
 	q, err := resource.ParseQuantity(s)
 	if err != nil || q.Sign() < 0 {
-		return Reserve{}, fmt.Errorf("want a percentage such as 15%% or a quantity such as 20Gi")
+		return 0, 0, fmt.Errorf("want a percentage such as 15%% or a quantity such as 20Gi")
 	}
-	return Reserve{Bytes: q.Value()}, nil
+	return 0, q.Value(), nil
 }
 
 // CPUShare returns cpu as a share of one core, 0 to 1.

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// runAgent wires the parts in the order in which facts flow through them, runs
+// them until ctx ends or one of them fails, and waits for all.
+func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog.Logger) error {
+	if err := checkSocket(cfg.Containerd.Socket); err != nil {
+		return err
+	}
+	listener, err := listen(ctx, cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	log.Info("nodeagent starts", "version", buildVersion(), "node", cfg.Node, "listen", listener.Addr().String(), "doing", describe(cfg, o))
+
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+
+	containers, err := runtime.NewWatcher(runtime.Config{
+		Socket: cfg.Containerd.Socket, Namespaces: cfg.Containerd.Namespaces,
+		Logger: log.With("part", "runtime"), Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
+
+	var api *apiParts
+	var limits disk.Limiter
+	if !o.standalone {
+		if api, err = newAPIParts(cfg, o, reg, log); err != nil {
+			return err
+		}
+		limits = api.pods
+	}
+
+	meter := disk.NewWalker(cfg.HostRoot)
+	disks, err := disk.NewWatcher(diskOptions(cfg, containers, meter, limits, reg, log))
+	if err != nil {
+		return err
+	}
+
+	ready := []readiness{
+		{"containerd", connected(containers)},
+		{"disk", measured(disks)},
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return containers.Run(ctx) })
+	g.Go(func() error { return disks.Run(ctx) })
+	if api == nil {
+		g.Go(func() error { return logOffences(ctx, disks, log) })
+	} else {
+		g.Go(func() error { return api.run(ctx, disks) })
+	}
+	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready)) })
+	err = g.Wait()
+	log.Info("nodeagent ends")
+	return err
+}
+
+func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
+	policy := disk.DefaultPolicy()
+	percent, bytes, _ := v1alpha1.ParseReserve(cfg.Disk.Reserve) // Validate has seen it
+	policy.Reserve = disk.Reserve{Percent: percent, Amount: bytes}
+	policy.Horizon = cfg.Disk.Horizon.Duration
+	minimum := resource.MustParse(cfg.Disk.Minimum)
+	policy.MinBytes = minimum.Value()
+	return disk.Options{
+		Containers: func() []runtime.Container { return containers.Containers().Containers },
+		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Share: cfg.Disk.CPUShare(),
+		Registerer: reg, Logger: log.With("part", "disk"),
+	}
+}
+
+// connected is false until containerd has told of all containers once. It
+// stays true while containerd is away: the last figures are served on.
+func connected(w *runtime.Watcher) func() error {
+	return func() error {
+		if w.Containers().Confirmed.IsZero() {
+			return errors.New("its containers were not yet listed")
+		}
+		return nil
+	}
+}
+
+func measured(w *disk.Watcher) func() error {
+	return func() error {
+		if !w.Ready() {
+			return errors.New("not every container was measured yet")
+		}
+		return nil
+	}
+}
+
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "nodeagent_build_info", Help: "Always 1; the label tells the version.",
+		ConstLabels: prometheus.Labels{"version": buildVersion()},
+	})
+	g.Set(1)
+	return g
+}
+
+// logOffences is all that a standalone agent does about an offence.
+func logOffences(ctx context.Context, disks *disk.Watcher, log *slog.Logger) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case v := <-disks.Offences():
+			logOffence(log, v)
+		}
+	}
+}
+
+func logOffence(log *slog.Logger, v disk.Verdict) {
+	log.Warn("a container fills the disk", "container", disk.Name(v.Container), "namespace", v.Container.Pod.Namespace,
+		"bound", string(v.Bound), "message", v.Message, "files", evidence(v))
+}
+
+func evidence(v disk.Verdict) []string {
+	var files []string
+	for _, g := range v.Evidence {
+		files = append(files, fmt.Sprintf("%q %d B, %.0f B/s", g.Path, g.Bytes, g.Rate))
+	}
+	return files
+}

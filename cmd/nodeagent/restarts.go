@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/restart"
+)
+
+// apiParts is all of the agent that needs the Kubernetes API.
+type apiParts struct {
+	client  client.WithWatch
+	pods    *nodePods
+	options restart.Options
+	events  *restart.Events
+	metrics *restart.Metrics
+	log     *slog.Logger
+}
+
+func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, log *slog.Logger) (*apiParts, error) {
+	kube, err := kubeConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	c, err := restart.NewClient(kube)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := newNodePods(c, cfg.Node)
+	if err != nil {
+		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
+	}
+	log = log.With("part", "restart")
+	return &apiParts{
+		client: c, pods: pods, log: log,
+		options: restart.Options{
+			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
+			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
+			Cooldown:           cfg.Restart.Cooldown.Duration,
+			Deadline:           cfg.Restart.Deadline.Duration,
+			AgentPod:           types.NamespacedName{Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME")},
+		},
+		events:  restart.NewEvents(c, cfg.Node, time.Now, log),
+		metrics: restart.NewMetrics(reg),
+	}, nil
+}
+
+// run turns offences into Restarts and carries this node's Restarts out.
+func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
+	requester := restart.NewRequester(a.client, a.options, a.events, a.log)
+	controller := restart.NewController(a.client, a.options, layers{disks}, a.events, a.metrics, a.log)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.pods.run(ctx) })
+	g.Go(func() error { return controller.Run(ctx) })
+	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
+	return g.Wait()
+}
+
+// requestAll asks for a restart for each offence. The watcher tells an offence
+// again while it lasts, so one that could not be asked for now is asked for
+// then.
+func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester, disks *disk.Watcher) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case v := <-disks.Offences():
+			logOffence(a.log, v)
+			a.request(ctx, requester, v)
+		}
+	}
+}
+
+func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v disk.Verdict) {
+	pod := v.Container.Pod
+	if pod.UID == "" {
+		return // outside Kubernetes there is nobody to ask for a restart
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	outcome, err := requester.Request(ctx, restart.Request{
+		Pod:    restart.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Reason: v1alpha1.ReasonDiskFill, Message: v.Message,
+	})
+	if err != nil {
+		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		return
+	}
+	a.log.Info("restart asked for", "pod", pod.Namespace+"/"+pod.Name, "outcome", outcome.String())
+}
+
+// layers tells the restart controller what a pod's containers hold.
+type layers struct{ disks *disk.Watcher }
+
+func (l layers) PodBytes(uid string) (bytes int64, known bool) {
+	bytes, n := l.disks.Used(uid)
+	return bytes, n > 0
+}
