@@ -121,6 +121,9 @@ func handDownControllers(dir string) error {
 		return fmt.Errorf("cannot read the controllers of %s: %w", dir, err)
 	}
 	for _, name := range strings.Fields(string(all)) {
+		if !slices.Contains([]string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}, name) {
+			continue // the kubelet wants no other
+		}
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0o644); err != nil {
 			return fmt.Errorf("cannot enable the controller %s below %s: %w", name, dir, err)
 		}

@@ -216,6 +216,10 @@ func restartCommand(ctx context.Context, p paths, args []string) error {
 	return startCommand(ctx, p, args)
 }
 
+// stopPatience is how long a program of the control plane has to end by itself.
+// The API server would take a minute to let its watchers go.
+const stopPatience = 3 * time.Second
+
 func stopCommand(ctx context.Context, p paths, args []string) error {
 	name, nodes, err := programArgs(p, args)
 	if err != nil {
@@ -231,7 +235,7 @@ func stopCommand(ctx context.Context, p paths, args []string) error {
 	if !alive {
 		return nil
 	}
-	return proc.end(ctx, 10*time.Second)
+	return proc.end(ctx, stopPatience)
 }
 
 func startCommand(ctx context.Context, p paths, args []string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -216,8 +217,17 @@ func namespaceUsers(namespaces []string) []string {
 	}
 	var users []string
 	for _, link := range links {
-		if ns, err := os.Readlink(link); err == nil && slices.Contains(namespaces, ns) {
-			users = append(users, fmt.Sprintf("%s in namespace %s", strings.Split(link, "/")[2], ns))
+		ns, err := os.Readlink(link)
+		if err != nil || !slices.Contains(namespaces, ns) {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(link, "/")[2])
+		if err != nil {
+			continue
+		}
+		// A zombie holds nothing; it waits for the machine's init.
+		if _, err := lookProcess(pid); err == nil {
+			users = append(users, fmt.Sprintf("%d in namespace %s", pid, ns))
 		}
 	}
 	return users

@@ -49,6 +49,9 @@ func (p part) build(ctx context.Context, src source, dir, title string, show *pr
 		return fmt.Errorf("cannot plan the build of %s: %w", p.name, err)
 	}
 
+	if missing > 1000 {
+		show.line("%s: %d packages to compile; on two cores that takes some 15 minutes, this once", title, missing)
+	}
 	at := 0
 	total := len(strings.Fields(list.String()))
 	show.doing("%s: linking (%d packages are compiled already)", title, total)

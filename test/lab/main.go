@@ -72,7 +72,7 @@ func runCommand(args []string) int {
 }
 
 func (c command) execute(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	p, err := pathsFromEnv()
 	if err == nil {

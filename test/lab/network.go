@@ -42,19 +42,24 @@ func checkAddressesFree() error {
 	}
 	for _, r := range routes {
 		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
-			continue
+			continue // the default route
 		}
-		for _, cidr := range []string{nodeNetwork, podNetwork, serviceNetwork} {
-			_, ours, err := net.ParseCIDR(cidr)
-			if err != nil {
-				return err
-			}
-			if ours.Contains(r.Dst.IP) || r.Dst.Contains(ours.IP) {
-				return fmt.Errorf("cannot use the network %s for the lab: the machine has a route to %s", cidr, r.Dst)
-			}
+		if ours := overlap(r.Dst); ours != "" {
+			return fmt.Errorf("cannot use the network %s for the lab: the machine has a route to %s", ours, r.Dst)
 		}
 	}
 	return nil
+}
+
+// overlap names the lab's network that shares addresses with the other, or "".
+func overlap(other *net.IPNet) string {
+	for _, cidr := range []string{nodeNetwork, podNetwork, serviceNetwork} {
+		_, ours, err := net.ParseCIDR(cidr)
+		if err == nil && (ours.Contains(other.IP) || other.Contains(ours.IP)) {
+			return cidr
+		}
+	}
+	return ""
 }
 
 func addHostRoutes() error {

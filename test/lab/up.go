@@ -103,20 +103,17 @@ func start(ctx context.Context, p paths, bins binaries, groups cgroups, o upOpti
 	if err := joinNodes(ctx, p, nodes, show); err != nil {
 		return err
 	}
-	return sayRunning(p, before, nodes, show)
+	sayRunning(p, before, nodes, show)
+	return nil
 }
 
-func sayRunning(p paths, before, nodes []int, show *progress) error {
+func sayRunning(p paths, before, nodes []int, show *progress) {
 	if len(before) == len(nodes) {
-		show.line("the lab was running already with %d node(s)", len(nodes))
+		show.line("the lab was running already with %s", nodesTitle(nodes))
 	} else {
-		show.line("the lab is running with %d node(s)", len(nodes))
+		show.line("the lab is running with %s", nodesTitle(nodes))
 	}
-	if len(before) > 0 && len(nodes) > 0 && len(before) > len(nodes) {
-		return errors.New("a node vanished meanwhile")
-	}
-	show.line("try: bin/lab kubectl get nodes    or: export KUBECONFIG=%s", p.adminKubeconfig())
-	return nil
+	show.line("try: %s kubectl get nodes    or: export KUBECONFIG=%s", os.Args[0], p.adminKubeconfig())
 }
 
 // nodesWanted keeps what runs and adds the lowest free numbers.
@@ -218,7 +215,7 @@ func waitService(ctx context.Context, show *progress) error {
 	var last error
 	address := net.JoinHostPort(kubernetesServiceIP, "443")
 	if waitFor(ctx, 100*time.Millisecond, func() bool {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+		conn, err := (&net.Dialer{Timeout: 200 * time.Millisecond}).DialContext(ctx, "tcp", address)
 		if last = err; err == nil {
 			conn.Close()
 		}

@@ -1,0 +1,430 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The tests here run the real lab through its command line. They need root and
+// the machine's one lab for themselves.
+
+// testLab is the lab's program, built for the test.
+type testLab struct {
+	t      *testing.T
+	binary string
+	before map[string]bool // what is on the machine without a lab
+}
+
+func newTestLab(t *testing.T) *testLab {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs a whole cluster")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("a cluster needs root")
+	}
+	p, err := pathsFromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.dir); err == nil {
+		t.Skipf("a lab is in use (%s is there); end it with `lab down` and run again", p.dir)
+	}
+	l := &testLab{t: t, binary: filepath.Join(t.TempDir(), "lab")}
+	l.goBuild(l.binary, ".")
+	l.ok("build")
+	l.before = machine(t)
+	return l
+}
+
+func (l *testLab) goBuild(out, pkg string) {
+	l.t.Helper()
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("go build %s: %v\n%s", pkg, err, said)
+	}
+}
+
+func (l *testLab) command(args ...string) *exec.Cmd { return exec.Command(l.binary, args...) }
+
+func (l *testLab) try(args ...string) (string, error) {
+	var out, said bytes.Buffer
+	cmd := l.command(args...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("lab %s: %w\n%s%s", strings.Join(args, " "), err, out.String(), said.String())
+	}
+	return out.String(), nil
+}
+
+func (l *testLab) ok(args ...string) string {
+	l.t.Helper()
+	out, err := l.try(args...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return out
+}
+
+// eventually tries until check has no complaint.
+func (l *testLab) eventually(what string, check func() error) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), 90*time.Second)
+	defer cancel()
+	var last error
+	if !waitFor(ctx, 200*time.Millisecond, func() bool { last = check(); return last == nil }) {
+		l.t.Fatalf("%s: %v", what, last)
+	}
+}
+
+// machine lists all on the machine that a lab might leave, without the lab's
+// own idea of what that is: every interface, route, rule, mount, loop device,
+// cgroup and namespace.
+func machine(t *testing.T) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	for _, cmd := range []string{
+		"ls /sys/class/net", "ip route show table all", "ip rule", "nft list ruleset", "iptables-save | grep -v '^#'",
+		"cut -d' ' -f5,9- /proc/self/mountinfo", "losetup -a | cut -d: -f1,3-",
+		"find /sys/fs/cgroup -type d -name '*nodeagent-lab*'",
+		"sysctl -a 2>/dev/null | grep -E '^(vm\\.(overcommit|panic)|kernel\\.(panic|keys)|net\\.ipv4\\.ip_forward|net\\.netfilter\\.nf_conntrack_max)'",
+		"ls -d /etc/cni /opt/cni /opt/lab /etc/kubernetes /etc/containerd /run/containerd /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/lib/nodeagent* 2>/dev/null",
+		"ps -eo stat,args | grep -E '^[^Z][^ ]* +[^ ]*(containerd|kube|etcd|runc|nodeagent-lab)' | cut -c1-200",
+	} {
+		out, _ := exec.Command("sh", "-c", cmd).Output()
+		for line := range strings.Lines(string(out)) {
+			all[strings.Fields(cmd)[0]+": "+strings.TrimSpace(line)] = true
+		}
+	}
+	return all
+}
+
+// downLeavesNothing ends the lab and compares the machine with what it was.
+func (l *testLab) downLeavesNothing() {
+	l.t.Helper()
+	if said, err := l.command("down").CombinedOutput(); err != nil {
+		l.t.Fatalf("lab down: %v\n%s", err, said)
+	}
+	for what := range machine(l.t) {
+		if !l.before[what] {
+			l.t.Errorf("down left %s", what)
+		}
+	}
+}
+
+// TestLabUpKilled kills up with SIGKILL at moments all along its way.
+func TestLabUpKilled(t *testing.T) {
+	l := newTestLab(t)
+	for _, after := range []time.Duration{
+		30 * time.Millisecond, 100 * time.Millisecond, 180 * time.Millisecond, 260 * time.Millisecond, 340 * time.Millisecond,
+		500 * time.Millisecond, 700 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second,
+	} {
+		t.Run(after.String(), func(t *testing.T) {
+			l.t = t
+			up := l.command("up", "--nodes", "2")
+			up.Stderr = io.Discard
+			if err := up.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after) // the moment of death is what varies here
+			_ = up.Process.Signal(syscall.SIGKILL)
+			_ = up.Wait()
+			l.downLeavesNothing()
+		})
+	}
+	t.Run("and up again", func(t *testing.T) {
+		l.t = t
+		up := l.command("up")
+		if err := up.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		_ = up.Process.Signal(syscall.SIGKILL)
+		_ = up.Wait()
+		l.ok("up")
+		l.downLeavesNothing()
+	})
+}
+
+const webManifest = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: docker.io/nodeagent-lab/web:v1
+        imagePullPolicy: Never
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, labels: {app: alone}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: web, image: docker.io/nodeagent-lab/web:v1, imagePullPolicy: Never}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alone}
+spec: {selector: {app: alone}, ports: [{port: 80, targetPort: 8080}]}
+`
+
+func TestLabTwoNodes(t *testing.T) {
+	l := newTestLab(t)
+	t.Cleanup(l.downLeavesNothing)
+	l.ok("up", "--nodes", "2")
+	l.deployWeb()
+	for _, story := range []struct {
+		name string
+		run  func(*testLab)
+	}{
+		{"up again is quick and changes nothing", (*testLab).upAgain},
+		{"pods are on both nodes", (*testLab).podsOnBoth},
+		{"Services work from everywhere", (*testLab).services},
+		{"kubectl logs, exec, proxy, port-forward", (*testLab).kubectlWays},
+		{"a node is a machine of its own", (*testLab).ownMachine},
+		{"a cut node is unreachable until healed", (*testLab).cutAndHeal},
+		{"a stopped node comes back with its disk", (*testLab).stopAndStart},
+		{"programs restart", (*testLab).restartPrograms},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l.t = t
+			story.run(l)
+		})
+	}
+	l.t = t
+}
+
+func (l *testLab) deployWeb() {
+	l.t.Helper()
+	web := filepath.Join(l.t.TempDir(), "web")
+	l.goBuild(web, "./testdata/web")
+	archive := web + ".tar"
+	if err := writeImage(archive, "docker.io/nodeagent-lab/web:v1", web); err != nil {
+		l.t.Fatal(err)
+	}
+	l.ok("load", archive)
+	manifest := web + ".yaml"
+	if err := os.WriteFile(manifest, []byte(webManifest), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	l.eventually("the namespace's service account", func() error {
+		_, err := l.try("kubectl", "get", "serviceaccount", "default")
+		return err
+	})
+	l.ok("kubectl", "apply", "-f", manifest)
+	l.ok("kubectl", "rollout", "status", "deployment/web", "--timeout=60s")
+	l.ok("kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=60s")
+}
+
+func (l *testLab) upAgain() {
+	started := time.Now()
+	before := l.ok("exec", "1", "--", "cat", "/proc/sys/kernel/random/boot_id")
+	l.ok("up", "--nodes", "2")
+	if took := time.Since(started); took > 15*time.Second {
+		l.t.Errorf("up of a running lab took %s", took)
+	}
+	if after := l.ok("exec", "1", "--", "cat", "/proc/sys/kernel/random/boot_id"); after != before {
+		l.t.Errorf("up started the node anew: boot id %q, before %q", after, before)
+	}
+}
+
+func (l *testLab) field(jsonpath string, args ...string) string {
+	l.t.Helper()
+	return l.ok(append([]string{"kubectl", "get", "-o", "jsonpath=" + jsonpath}, args...)...)
+}
+
+func (l *testLab) podsOnBoth() {
+	on := map[string]int{}
+	for _, node := range strings.Fields(l.field("{.items[*].spec.nodeName}", "pods", "-l", "app=web")) {
+		on[node]++
+	}
+	if on["node-1"] != 2 || on["node-2"] != 2 {
+		l.t.Errorf("pods per node: %v, want two on each", on)
+	}
+}
+
+// get asks from the machine itself, over a new connection.
+func get(address string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(address)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+func (l *testLab) services() {
+	service := "http://" + l.field("{.spec.clusterIP}", "service", "web") + "/"
+	own := "http://" + l.field("{.spec.clusterIP}", "service", "alone") + "/"
+	alone := "http://" + l.field("{.status.podIP}", "pod", "alone") + ":8080"
+	for _, way := range []struct{ name, url string }{
+		{"host to Service", service},
+		{"pod to Service", alone + "/get?url=" + url.QueryEscape(service)},
+	} {
+		answered := map[string]int{}
+		for range 80 {
+			host, err := get(way.url)
+			if err != nil {
+				l.t.Fatalf("%s: %v", way.name, err)
+			}
+			answered[host]++
+		}
+		if len(answered) != 4 {
+			l.t.Errorf("%s: answers by %v, want all four pods", way.name, answered)
+		}
+	}
+	if host, err := get(alone + "/get?url=" + url.QueryEscape(own)); err != nil || host != "alone" {
+		l.t.Errorf("pod to its own Service: %q, %v", host, err)
+	}
+	for _, node := range []string{"node-1", "node-2"} {
+		// A node's own processes, as those of a hostNetwork pod.
+		out := l.ok("exec", node, "--", "bash", "-c",
+			"exec 3<>/dev/tcp/"+kubernetesServiceIP+"/443 && echo connected")
+		if strings.TrimSpace(out) != "connected" {
+			l.t.Errorf("%s to the API's Service: %q", node, out)
+		}
+	}
+}
+
+func (l *testLab) kubectlWays() {
+	for _, pod := range strings.Fields(l.field("{.items[*].metadata.name}", "pods", "-l", "app=web")) {
+		if log := l.ok("kubectl", "logs", pod); !strings.Contains(log, "serving as "+pod) {
+			l.t.Errorf("logs of %s: %q", pod, log)
+		}
+	}
+	// The image holds one program, and it runs on; that it starts is enough.
+	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	defer cancel()
+	out, _ := exec.CommandContext(ctx, l.binary, "kubectl", "exec", "alone", "--", "/web").CombinedOutput()
+	if !strings.Contains(string(out), "address already in use") {
+		l.t.Errorf("exec: %q", out)
+	}
+	if out := l.ok("kubectl", "get", "--raw", "/api/v1/namespaces/default/pods/alone:8080/proxy/"); out != "alone\n" {
+		l.t.Errorf("proxy to the pod: %q", out)
+	}
+	if out := l.ok("kubectl", "get", "--raw", "/api/v1/nodes/node-2/proxy/healthz"); out != "ok" {
+		l.t.Errorf("proxy to the kubelet: %q", out)
+	}
+	l.portForward()
+}
+
+func (l *testLab) portForward() {
+	forward := l.command("kubectl", "port-forward", "pod/alone", ":8080")
+	out, err := forward.StdoutPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := forward.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = forward.Process.Kill(); _ = forward.Wait() }()
+	var port int
+	if _, err := fmt.Fscanf(out, "Forwarding from 127.0.0.1:%d", &port); err != nil {
+		l.t.Fatalf("port-forward: %v", err)
+	}
+	if host, err := get(fmt.Sprintf("http://127.0.0.1:%d/", port)); err != nil || host != "alone" {
+		l.t.Errorf("port-forward: %q, %v", host, err)
+	}
+}
+
+func (l *testLab) ownMachine() {
+	for _, node := range []string{"node-1", "node-2"} {
+		if out := l.ok("exec", node, "--", "hostname"); strings.TrimSpace(out) != node {
+			l.t.Errorf("host name of %s: %q", node, out)
+		}
+		if out := l.ok("exec", node, "--", "readlink", "/proc/1/ns/mnt", "/proc/self/ns/mnt"); strings.Fields(out)[0] != strings.Fields(out)[1] {
+			l.t.Errorf("%s: process 1 is not of the node's namespace: %q", node, out)
+		}
+	}
+	l.ok("exec", "1", "--", "touch", "/var/lib/nodeagent/mark")
+	if _, err := l.try("exec", "2", "--", "test", "-e", "/var/lib/nodeagent/mark"); err == nil {
+		l.t.Error("the nodes share /var/lib/nodeagent")
+	}
+	// An exit code is the command's own.
+	if code, _ := exitCode(l.command("exec", "1", "--", "sh", "-c", "exit 7").Run()); code != 7 {
+		l.t.Errorf("exit code %d, want 7", code)
+	}
+	// Nothing gets out of the machine.
+	if out, err := l.try("exec", "1", "--", "timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/192.0.2.1/53"); err == nil {
+		l.t.Errorf("a node reaches the outside: %q", out)
+	}
+}
+
+func (l *testLab) cutAndHeal() {
+	pod := l.field("{.items[?(@.spec.nodeName==\"node-2\")].status.podIP}", "pods", "-l", "app=web")
+	address := "http://" + strings.Fields(pod)[0] + ":8080/"
+	l.ok("node", "cut", "2")
+	client := http.Client{Timeout: 500 * time.Millisecond}
+	if resp, err := client.Get(address); err == nil {
+		resp.Body.Close()
+		l.t.Error("a pod of the cut node answers")
+	}
+	l.ok("node", "heal", "2")
+	l.eventually("a pod of the healed node answers", func() error { _, err := get(address); return err })
+}
+
+func (l *testLab) stopAndStart() {
+	l.ok("exec", "2", "--", "touch", "/var/lib/nodeagent/kept")
+	l.ok("node", "stop", "2")
+	if out := l.ok("status"); !strings.Contains(out, "stopped") {
+		l.t.Errorf("status of a stopped node: %s", out)
+	}
+	l.ok("node", "start", "2")
+	l.ok("exec", "2", "--", "test", "-e", "/var/lib/nodeagent/kept")
+	l.eventually("the node's pods run again", func() error {
+		ready := l.field("{.status.readyReplicas}", "deployment", "web")
+		restarts := l.field("{.items[?(@.spec.nodeName==\"node-2\")].status.containerStatuses[0].restartCount}", "pods", "-l", "app=web")
+		if ready != "4" || strings.Contains(restarts, "0") {
+			return fmt.Errorf("ready %s, restarts on node-2: %q", ready, restarts)
+		}
+		return nil
+	})
+}
+
+func (l *testLab) restartPrograms() {
+	for _, args := range [][]string{{"apiserver"}, {"scheduler"}, {"containerd", "2"}, {"kubelet", "2"}, {"kube-proxy"}} {
+		l.ok(append([]string{"restart"}, args...)...)
+	}
+	l.eventually("the restarted cluster starts a pod on node-2", func() error {
+		_, err := l.try("kubectl", "delete", "pod", "alone", "--ignore-not-found", "--wait", "--timeout=20s")
+		return err
+	})
+	l.ok("stop", "kubelet", "1")
+	if out := l.ok("status"); !strings.Contains(out, "not running") {
+		l.t.Errorf("status with a stopped kubelet: %s", out)
+	}
+	l.ok("start", "kubelet", "1")
+}
