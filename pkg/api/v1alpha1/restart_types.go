@@ -12,6 +12,8 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.target.kind.lowerAscii() + '-' + self.spec.target.name || size(self.spec.target.kind) + size(self.spec.target.name) > 252",message="a Restart is named KIND-NAME of its target in lower case (deployment-checkout): its name is the lock"
+// +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Stalled', 'Failed', 'Refused']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
@@ -41,6 +43,9 @@ type RestartList struct {
 }
 
 // RestartSpec says what is to be replaced, and why.
+//
+// +kubebuilder:validation:XValidation:rule="self.target == oldSelf.target",message="a Restart's target cannot be changed: its name is made of it"
+// +kubebuilder:validation:XValidation:rule="self.scope != 'Pod' || has(self.pod)",message="scope Pod needs the pod's name in spec.pod"
 type RestartSpec struct {
 	// target is the workload, in the Restart's own namespace.
 	Target TargetReference `json:"target"`
@@ -51,11 +56,18 @@ type RestartSpec struct {
 	Scope Scope `json:"scope,omitempty"`
 
 	// pod is the pod that is to be replaced, or the one that gave the reason.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Pod string `json:"pod,omitempty"`
 
+	// podUID tells that pod from a later one of the same name.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	PodUID string `json:"podUID,omitempty"`
+
 	// node is the node whose agent asked for the restart and carries it out.
 	// Empty when a person asked.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Node string `json:"node,omitempty"`
 
@@ -76,6 +88,9 @@ type RestartSpec struct {
 
 	// deadline is how long the restart may take from its start before it is
 	// told as Stalled. Default 10m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 
@@ -87,9 +102,14 @@ type RestartSpec struct {
 
 // TargetReference names a workload in the same namespace.
 type TargetReference struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	APIVersion string `json:"apiVersion"`
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z][A-Za-z0-9]*$`
+	Kind string `json:"kind"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 }
 
@@ -123,7 +143,7 @@ type Phase string
 
 // The phases. Succeeded, Stalled, Failed and Refused are ends.
 const (
-	PhasePending   Phase = "Pending"   // nobody works on it yet
+	PhasePending   Phase = "Pending"   // taken up or not, nothing was touched yet
 	PhaseRunning   Phase = "Running"   // the API was told, pods are being replaced
 	PhaseVerifying Phase = "Verifying" // the rollout is complete; the old pods are on their way out
 	PhaseSucceeded Phase = "Succeeded" // new pods Ready, old pods gone
@@ -167,6 +187,15 @@ type RestartStatus struct {
 	// +optional
 	Finished *metav1.Time `json:"finished,omitempty"`
 
+	// targetUID tells the target from a later one of the same name.
+	// +optional
+	TargetUID string `json:"targetUID,omitempty"`
+
+	// template is what the target's pod template was when it began, so that a
+	// change that is not this restart's own is recognised.
+	// +optional
+	Template *TemplateRecord `json:"template,omitempty"`
+
 	// oldPods are the pods that were there when it began and have to go.
 	// +optional
 	OldPods []PodReference `json:"oldPods,omitempty"`
@@ -193,11 +222,28 @@ type RestartStatus struct {
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// history holds the last ten restarts of this workload, newest first.
+	// history holds the last ten ended restarts of this workload, newest
+	// first. A restart enters it in the same write that ends it.
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
 }
+
+// TemplateRecord remembers a pod template.
+type TemplateRecord struct {
+	// hash is of the whole template but its restartedAt annotation.
+	Hash string `json:"hash"`
+	// restartedAt is that annotation's value, empty if there was none.
+	// +optional
+	RestartedAt string `json:"restartedAt,omitempty"`
+}
+
+// The types of a Restart's conditions.
+const (
+	// ConditionReplaced is True once the new pods are Ready and the old ones
+	// gone from the API; what is still waited for is their space on the disk.
+	ConditionReplaced = "Replaced"
+)
 
 // PodReference is one pod, told apart from a later one of the same name.
 type PodReference struct {

@@ -1,0 +1,55 @@
+package restart
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// NewClient makes a client that knows the kinds this package deals with and
+// nothing more. It asks the API server for no discovery: the resources are
+// known, so a new agent costs it no request, and starts while it is away.
+func NewClient(config *rest.Config) (client.WithWatch, error) {
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent"})
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a client for %s: %w", config.Host, err)
+	}
+	return c, nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, appsv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("cannot make a scheme: %w", err)
+		}
+	}
+	return scheme, nil
+}
+
+func newMapper() meta.RESTMapper {
+	core, apps, own := corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, v1alpha1.GroupVersion()
+	mapper := meta.NewDefaultRESTMapper(nil)
+	for _, kind := range []string{"Pod", "Event", "PersistentVolumeClaim"} {
+		mapper.Add(core.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	for _, kind := range []string{KindDeployment, KindReplicaSet, KindStatefulSet, KindDaemonSet} {
+		mapper.Add(apps.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	mapper.Add(own.WithKind("Restart"), meta.RESTScopeNamespace)
+	return mapper
+}

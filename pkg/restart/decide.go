@@ -1,0 +1,81 @@
+package restart
+
+import (
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// OutcomeKind says what became of a Request.
+type OutcomeKind string
+
+// What can become of a Request.
+const (
+	Created     OutcomeKind = "Created"     // the workload's first Restart was made
+	Renewed     OutcomeKind = "Renewed"     // the ended Restart was asked for anew
+	Joined      OutcomeKind = "Joined"      // one is on its way already, from here or elsewhere
+	CoolingDown OutcomeKind = "CoolingDown" // one ended not long ago; see Until
+	Gone        OutcomeKind = "Gone"        // the pod is gone or going: nothing to restart
+	Excluded    OutcomeKind = "Excluded"    // configuration forbids it
+	Observed    OutcomeKind = "Observed"    // it would have been made, but the mode is observe
+)
+
+// Outcome is what became of a Request.
+type Outcome struct {
+	Kind OutcomeKind
+	// Restart is the name of the workload's Restart, in the pod's namespace.
+	Restart string
+	// Target is the workload the pod belongs to.
+	Target v1alpha1.TargetReference
+	// Until is when the cooldown is over, for CoolingDown alone.
+	Until time.Time
+}
+
+// active tells whether a Restart is asked for and not yet ended.
+func active(r *v1alpha1.Restart) bool {
+	return fresh(r) || !r.Status.Phase.Ended()
+}
+
+// fresh tells whether a Restart is asked for and not yet taken up: it is new,
+// or it ended and its spec was written again since.
+func fresh(r *v1alpha1.Restart) bool {
+	idle := r.Status.Phase == "" || r.Status.Phase.Ended()
+	return idle && r.Generation > r.Status.ObservedGeneration
+}
+
+// decide says what is to be done about a request when the workload has this
+// Restart already; nil means it has none.
+func decide(existing *v1alpha1.Restart, want v1alpha1.RestartSpec, o Options, now time.Time) Outcome {
+	if existing == nil {
+		return Outcome{Kind: Created}
+	}
+	if active(existing) {
+		return Outcome{Kind: Joined}
+	}
+	// A person's own restart takes an ended one's place at once.
+	if want.Reason == v1alpha1.ReasonManual {
+		return Outcome{Kind: Renewed}
+	}
+	if until := coolUntil(existing.Status.History, want, o); now.Before(until) {
+		return Outcome{Kind: CoolingDown, Until: until}
+	}
+	return Outcome{Kind: Renewed}
+}
+
+// coolUntil is when the cooldown of the last restart that this one would
+// repeat is over. With scope Pod that is the last one on the same node.
+func coolUntil(history []v1alpha1.RestartRecord, want v1alpha1.RestartSpec, o Options) time.Time {
+	for _, past := range history {
+		if want.Scope == v1alpha1.ScopePod && past.Node != want.Node {
+			continue
+		}
+		if past.Finished == nil {
+			continue
+		}
+		if past.Phase == v1alpha1.PhaseRefused {
+			return past.Finished.Add(o.RefusedCooldown)
+		}
+		return past.Finished.Add(o.Cooldown)
+	}
+	return time.Time{}
+}

@@ -1,0 +1,246 @@
+package restart
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// Action is what one step does.
+type Action string
+
+// The actions. Each but Rest and Wait is one write to the API server, and may
+// be repeated.
+const (
+	Rest   Action = "Rest"   // nothing more for this agent to do here
+	Begin  Action = "Begin"  // take the Restart up: holder, start, what there is now
+	Stamp  Action = "Stamp"  // change the pod template, so that its controller rolls out
+	Evict  Action = "Evict"  // evict a pod, so that its controller makes another
+	Report Action = "Report" // write how it stands, and that the holder is alive
+	Wait   Action = "Wait"   // look again in a moment
+	End    Action = "End"    // write the result
+)
+
+// Step is the one thing to do next.
+type Step struct {
+	Action   Action
+	Phase    v1alpha1.Phase // after Begin, Report and End
+	Message  string         // how it stands, in a sentence
+	Replaced bool           // the new pods are Ready and the old ones gone
+	Pod      v1alpha1.PodReference
+}
+
+const (
+	// renewEvery is how often the holder says that it is alive while nothing
+	// else is to be said.
+	renewEvery = 10 * time.Second
+	// releaseWait bounds the wait, after the old pods are gone from the API,
+	// for their layers to be gone from the disk.
+	releaseWait = time.Minute
+)
+
+// Next decides the one step that follows from the world as it was read. It is
+// the whole life of a Restart:
+//
+//	(asked for) ──Begin──→ Pending ──Stamp or Evict──→ Running ──→ Verifying ──→ Succeeded
+//	     └─→ Refused, Failed  └─→ Refused, Failed, Stalled   └────────────┴─→ Stalled, Failed
+func Next(w World) Step {
+	if !mine(w.Restart, w.Node) {
+		return Step{Action: Rest}
+	}
+	if fresh(w.Restart) {
+		return begin(w)
+	}
+	if why := targetLost(w); why != "" {
+		return end(v1alpha1.PhaseFailed, why)
+	}
+	switch w.Restart.Status.Phase {
+	case v1alpha1.PhasePending:
+		return touch(w)
+	case v1alpha1.PhaseRunning:
+		return follow(w)
+	case v1alpha1.PhaseVerifying:
+		return verify(w)
+	}
+	return Step{Action: Rest}
+}
+
+// mine tells whether there is anything for this node's agent to do about it.
+func mine(r *v1alpha1.Restart, node string) bool {
+	switch {
+	case r.DeletionTimestamp != nil:
+		return false
+	case fresh(r):
+		return r.Spec.Node == node
+	}
+	return active(r) && r.Status.Holder == node
+}
+
+func end(phase v1alpha1.Phase, message string) Step {
+	return Step{Action: End, Phase: phase, Message: message}
+}
+
+func report(phase v1alpha1.Phase, message string) Step {
+	return Step{Action: Report, Phase: phase, Message: message}
+}
+
+func begin(w World) Step {
+	if f := unsupported(w); f != nil {
+		return end(v1alpha1.PhaseRefused, f.Sentence)
+	}
+	name := describe(w.Restart.Spec.Target)
+	if w.Target == nil {
+		return end(v1alpha1.PhaseFailed, fmt.Sprintf("There is no %s.", name))
+	}
+	if w.Target.object().GetDeletionTimestamp() != nil {
+		return end(v1alpha1.PhaseFailed, fmt.Sprintf("%s is being deleted.", name))
+	}
+	found := Preflight(w)
+	if why := objection(found, w.Restart.Spec.AllowDowntime); why != "" {
+		return end(v1alpha1.PhaseRefused, why)
+	}
+	message := strings.Join(append([]string{"Taken up by " + w.Node + "."}, warnings(found)...), " ")
+	return Step{Action: Begin, Phase: v1alpha1.PhasePending, Message: message}
+}
+
+func targetLost(w World) string {
+	name := describe(w.Restart.Spec.Target)
+	switch {
+	case w.Target == nil:
+		return fmt.Sprintf("%s was deleted meanwhile.", name)
+	case w.Target.object().GetDeletionTimestamp() != nil:
+		return fmt.Sprintf("%s is being deleted.", name)
+	case string(w.Target.uid()) != w.Restart.Status.TargetUID:
+		return fmt.Sprintf("%s was deleted and made anew meanwhile.", name)
+	}
+	return ""
+}
+
+// touch makes the one write that sets the replacement going, unless it was
+// made already.
+func touch(w World) Step {
+	if w.Target.DaemonSet != nil {
+		return touchPod(w)
+	}
+	name := describe(w.Restart.Spec.Target)
+	switch w.templateState() {
+	case templateStamped:
+		return report(v1alpha1.PhaseRunning, w.rollout().sentence)
+	case templateReverted:
+		return end(v1alpha1.PhaseFailed, reverted(name))
+	case templateForeign:
+		if w.wasStamped() {
+			return end(v1alpha1.PhaseFailed, changed(name))
+		}
+		return end(v1alpha1.PhaseRefused, fmt.Sprintf("The pod template of %s was changed by somebody else before the restart began: its own rollout replaces the pods.", name))
+	}
+	if w.overdue() {
+		return stalled(w)
+	}
+	if why := objection(Preflight(w), w.Restart.Spec.AllowDowntime); why != "" {
+		return end(v1alpha1.PhaseRefused, why)
+	}
+	return Step{Action: Stamp}
+}
+
+func touchPod(w World) Step {
+	for _, p := range w.oldPods() {
+		if p.DeletionTimestamp != nil {
+			continue
+		}
+		if w.overdue() {
+			return stalled(w)
+		}
+		return Step{Action: Evict, Pod: podRecord(&p)}
+	}
+	return report(v1alpha1.PhaseRunning, w.rollout().sentence)
+}
+
+func follow(w World) Step {
+	if why := interfered(w); why != "" {
+		return end(v1alpha1.PhaseFailed, why)
+	}
+	r := w.rollout()
+	if r.complete {
+		return report(v1alpha1.PhaseVerifying, "The new pods are Ready; the old ones are on their way out.")
+	}
+	return waitOn(w, r.sentence)
+}
+
+func verify(w World) Step {
+	done := meta.FindStatusCondition(w.Restart.Status.Conditions, v1alpha1.ConditionReplaced)
+	if done == nil {
+		return verifyPods(w)
+	}
+	if held := w.held(); held > 0 && w.Now.Before(done.LastTransitionTime.Add(releaseWait)) {
+		return waitOn(w, fmt.Sprintf("The old pods are gone; the space of %d is still held.", held))
+	}
+	return end(v1alpha1.PhaseSucceeded, success(w))
+}
+
+func verifyPods(w World) Step {
+	if why := interfered(w); why != "" {
+		return end(v1alpha1.PhaseFailed, why)
+	}
+	r, left := w.rollout(), len(w.oldPods())
+	switch {
+	case !r.complete:
+		return waitOn(w, r.sentence)
+	case left > 0:
+		return waitOn(w, fmt.Sprintf("The new pods are Ready; %d old ones are still terminating.", left))
+	}
+	if w.held() == 0 {
+		return Step{Action: End, Phase: v1alpha1.PhaseSucceeded, Replaced: true, Message: success(w)}
+	}
+	return Step{Action: Report, Phase: v1alpha1.PhaseVerifying, Replaced: true, Message: "The old pods are gone; their space is on its way."}
+}
+
+// interfered says who else changed the template while the restart ran. What
+// they want goes on; it is not fought.
+func interfered(w World) string {
+	if w.Target.DaemonSet != nil {
+		return ""
+	}
+	switch w.templateState() {
+	case templateStamped:
+		return ""
+	case templateReverted:
+		return reverted(describe(w.Restart.Spec.Target))
+	}
+	return changed(describe(w.Restart.Spec.Target))
+}
+
+func reverted(name string) string {
+	return fmt.Sprintf("Somebody took the restart's annotation out of the pod template of %s, a GitOps controller perhaps; it is not written again.", name)
+}
+
+func changed(name string) string {
+	return fmt.Sprintf("Somebody else changed the pod template of %s while it was being restarted; their rollout is left to go on.", name)
+}
+
+// waitOn waits for what the sentence tells, until the deadline.
+func waitOn(w World, sentence string) Step {
+	status := w.Restart.Status
+	replaced := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReplaced) != nil
+	if w.overdue() && !replaced {
+		return stalled(w)
+	}
+	if status.Renewed == nil || !w.Now.Before(status.Renewed.Add(renewEvery)) {
+		return report(status.Phase, sentence)
+	}
+	return Step{Action: Wait, Message: sentence}
+}
+
+func stalled(w World) Step {
+	return end(v1alpha1.PhaseStalled, fmt.Sprintf("Not complete after %s. %s Nothing more is done; old pods that are left keep serving.",
+		deadline(w.Restart), stallReason(w)))
+}
+
+func podRecord(p *corev1.Pod) v1alpha1.PodReference {
+	return v1alpha1.PodReference{Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName}
+}

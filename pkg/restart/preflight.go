@@ -1,0 +1,271 @@
+package restart
+
+import (
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// Weight says what a Finding means for the restart.
+type Weight string
+
+// The weights.
+const (
+	Warns      Weight = "Warns"      // it goes on, and says so
+	Interrupts Weight = "Interrupts" // it goes on only where downtime is allowed
+	Forbids    Weight = "Forbids"    // it does not go on
+)
+
+// Finding is one thing that would make a restart unclean, in one sentence.
+type Finding struct {
+	Weight   Weight
+	Sentence string
+}
+
+// Preflight says what speaks against a restart before anything is touched. It
+// reads the world and nothing else.
+func Preflight(w World) []Finding {
+	if f := unsupported(w); f != nil {
+		return []Finding{*f}
+	}
+	var found []Finding
+	switch {
+	case w.Target.Deployment != nil:
+		found = preflightDeployment(w.Target.Deployment)
+	case w.Target.StatefulSet != nil:
+		found = preflightStatefulSet(w.Target.StatefulSet)
+	case w.Target.DaemonSet != nil:
+		found = preflightDaemonSet(w)
+	}
+	found = append(found, preflightReason(w)...)
+	if surges(w.Target) {
+		found = append(found, preflightSurge(w)...)
+	}
+	if w.Target.DaemonSet == nil && !probed(w.Target.template().Spec) {
+		found = append(found, Finding{Warns, "No container has a readiness probe, so a new pod counts as Ready as soon as it runs."})
+	}
+	return found
+}
+
+// objection is the sentence of the first finding that stops the restart, or
+// empty.
+func objection(found []Finding, allowDowntime bool) string {
+	for _, f := range found {
+		if f.Weight == Forbids {
+			return f.Sentence
+		}
+		if f.Weight == Interrupts && !allowDowntime {
+			return strings.TrimSuffix(f.Sentence, ".") + "; allowDowntime would let it go on."
+		}
+	}
+	return ""
+}
+
+func warnings(found []Finding) []string {
+	var said []string
+	for _, f := range found {
+		if f.Weight != Forbids {
+			said = append(said, f.Sentence)
+		}
+	}
+	return said
+}
+
+// unsupported is about what is not known how to be restarted, whatever state
+// it is in.
+func unsupported(w World) *Finding {
+	spec := w.Restart.Spec
+	forbid := func(format string, args ...any) *Finding {
+		return &Finding{Forbids, fmt.Sprintf(format, args...)}
+	}
+	apps := spec.Target.APIVersion == appsv1.SchemeGroupVersion.String()
+	switch kind := spec.Target.Kind; {
+	case kind == KindDeployment && apps, kind == KindStatefulSet && apps:
+		if spec.Scope == v1alpha1.ScopePod {
+			return forbid("A single pod of a %s cannot be replaced yet; scope Workload restarts all of them.", kind)
+		}
+	case kind == KindDaemonSet && apps:
+		if spec.Scope != v1alpha1.ScopePod {
+			return forbid("A whole DaemonSet cannot be restarted yet; scope Pod replaces the pod of one node.")
+		}
+		if spec.Node == "" {
+			return forbid("The Restart of a DaemonSet's pod has to name its node.")
+		}
+	case kind == KindPod:
+		return forbid("Pod %s has no owner that would start another in its place.", spec.Target.Name)
+	case kind == "Job", kind == "CronJob":
+		return forbid("A %s is left alone: ending its pod could lose work or run it twice.", kind)
+	default:
+		return forbid("A %s of %s cannot be restarted yet.", kind, spec.Target.APIVersion)
+	}
+	return nil
+}
+
+// preflightReason asks whether the pod that gave the reason is still there.
+func preflightReason(w World) []Finding {
+	spec := w.Restart.Spec
+	if spec.Pod == "" || spec.Reason == v1alpha1.ReasonManual && spec.Scope != v1alpha1.ScopePod {
+		return nil
+	}
+	for i := range w.Pods {
+		p := &w.Pods[i]
+		if p.Name == spec.Pod && (spec.PodUID == "" || string(p.UID) == spec.PodUID) && p.DeletionTimestamp == nil {
+			return nil
+		}
+	}
+	return []Finding{{Forbids, fmt.Sprintf("Pod %s is gone already, and the reason with it.", spec.Pod)}}
+}
+
+func preflightDeployment(d *appsv1.Deployment) []Finding {
+	replicas := wanted(d.Spec.Replicas)
+	switch {
+	case d.Spec.Paused:
+		return []Finding{{Forbids, "The Deployment is paused."}}
+	case replicas == 0:
+		return []Finding{{Forbids, "The Deployment is scaled to 0: there is nothing to restart."}}
+	case d.Status.ObservedGeneration < d.Generation, d.Status.UpdatedReplicas < replicas, d.Status.Replicas > d.Status.UpdatedReplicas:
+		return []Finding{{Forbids, fmt.Sprintf("A rollout is in progress: %d of %d pods are of the newest template.", d.Status.UpdatedReplicas, replicas)}}
+	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
+		return []Finding{{Interrupts, "The Deployment's strategy is Recreate: all pods go before a new one starts."}}
+	}
+	surge, unavailable := rollingBounds(d)
+	var found []Finding
+	if replicas-unavailable <= 0 {
+		found = append(found, Finding{Interrupts, fmt.Sprintf(
+			"With %d replicas, maxSurge %d and maxUnavailable %d no old pod has to stay until a new one is Ready.", replicas, surge, unavailable)})
+	}
+	if down := replicas - d.Status.AvailableReplicas; down > 0 {
+		found = append(found, Finding{Warns, fmt.Sprintf("%d of %d pods are not available even now.", down, replicas)})
+	}
+	return found
+}
+
+// rollingBounds are maxSurge and maxUnavailable in pods, rounded as the
+// Deployment controller does: surge up, unavailable down, and one unavailable
+// where both come to none.
+func rollingBounds(d *appsv1.Deployment) (surge, unavailable int32) {
+	quarter := intstr.FromString("25%")
+	s, u := &quarter, &quarter
+	if r := d.Spec.Strategy.RollingUpdate; r != nil {
+		if r.MaxSurge != nil {
+			s = r.MaxSurge
+		}
+		if r.MaxUnavailable != nil {
+			u = r.MaxUnavailable
+		}
+	}
+	replicas := int(wanted(d.Spec.Replicas))
+	surgePods, surgeErr := intstr.GetScaledValueFromIntOrPercent(s, replicas, true)
+	downPods, downErr := intstr.GetScaledValueFromIntOrPercent(u, replicas, false)
+	if surgeErr != nil || downErr != nil || (surgePods == 0 && downPods == 0) {
+		return int32(max(surgePods, 0)), 1
+	}
+	return int32(surgePods), int32(downPods)
+}
+
+func preflightStatefulSet(s *appsv1.StatefulSet) []Finding {
+	replicas := wanted(s.Spec.Replicas)
+	rolling := s.Spec.UpdateStrategy.RollingUpdate
+	switch {
+	case s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType:
+		return []Finding{{Forbids, "The StatefulSet's update strategy is OnDelete, which cannot be restarted yet."}}
+	case rolling != nil && rolling.Partition != nil && *rolling.Partition > 0:
+		return []Finding{{Forbids, fmt.Sprintf("The StatefulSet's update has a partition at %d, which cannot be restarted yet.", *rolling.Partition)}}
+	case replicas == 0:
+		return []Finding{{Forbids, "The StatefulSet is scaled to 0: there is nothing to restart."}}
+	case s.Status.ObservedGeneration < s.Generation, s.Status.CurrentRevision != s.Status.UpdateRevision, s.Status.Replicas < replicas:
+		return []Finding{{Forbids, "A rollout of the StatefulSet is in progress."}}
+	case s.Status.ReadyReplicas < replicas && s.Spec.PodManagementPolicy != appsv1.ParallelPodManagement:
+		// With OrderedReady the controller waits for a broken pod before it
+		// touches the next, and does not replace the broken one itself
+		// (kubernetes #67250): the restart would hang on it.
+		return []Finding{{Forbids, fmt.Sprintf("Only %d of %d pods are Ready: the StatefulSet would wait for the others and stay half restarted.", s.Status.ReadyReplicas, replicas)}}
+	case replicas == 1:
+		return []Finding{{Interrupts, "The StatefulSet has one replica: its pod goes before the new one starts."}}
+	}
+	return nil
+}
+
+func preflightDaemonSet(w World) []Finding {
+	d := w.Target.DaemonSet
+	if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedNumberScheduled < d.Status.DesiredNumberScheduled {
+		return []Finding{{Forbids, fmt.Sprintf("A rollout is in progress: %d of %d pods are of the newest template.",
+			d.Status.UpdatedNumberScheduled, d.Status.DesiredNumberScheduled)}}
+	}
+	if w.Restart.Spec.Pod == "" && len(w.Pods) == 0 {
+		return []Finding{{Forbids, fmt.Sprintf("The DaemonSet has no pod on node %s.", w.Restart.Spec.Node)}}
+	}
+	return nil
+}
+
+// surges tells whether new pods of this target run beside old ones.
+func surges(t *Target) bool {
+	if t.Deployment == nil || t.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return false
+	}
+	surge, _ := rollingBounds(t.Deployment)
+	return surge > 0
+}
+
+// preflightSurge is about what an old and a new pod cannot both have.
+func preflightSurge(w World) []Finding {
+	var found []Finding
+	template := w.Target.template()
+	for _, volume := range template.Spec.Volumes {
+		if volume.PersistentVolumeClaim == nil {
+			continue
+		}
+		claim, ok := w.Claims[volume.PersistentVolumeClaim.ClaimName]
+		if ok && exclusive(&claim) {
+			found = append(found, Finding{Forbids, fmt.Sprintf(
+				"Its pods share volume claim %s, which one node at a time can have (%s): a new pod beside the old ones could not start.", claim.Name, claim.Spec.AccessModes[0])})
+		}
+	}
+	if port := hostPort(template.Spec); port != 0 {
+		found = append(found, Finding{Forbids, fmt.Sprintf(
+			"Its pods take port %d of their node: a new pod beside the old ones could not start.", port)})
+	}
+	return found
+}
+
+func exclusive(claim *corev1.PersistentVolumeClaim) bool {
+	for _, mode := range claim.Spec.AccessModes {
+		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
+			return false
+		}
+	}
+	return len(claim.Spec.AccessModes) > 0
+}
+
+func hostPort(spec corev1.PodSpec) int32 {
+	for _, c := range spec.Containers {
+		for _, p := range c.Ports {
+			if p.HostPort != 0 {
+				return p.HostPort
+			}
+		}
+	}
+	return 0
+}
+
+func probed(spec corev1.PodSpec) bool {
+	for _, c := range spec.Containers {
+		if c.ReadinessProbe != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// wanted is spec.replicas, which the API server defaults to 1.
+func wanted(replicas *int32) int32 {
+	if replicas == nil {
+		return 1
+	}
+	return *replicas
+}

@@ -1,0 +1,110 @@
+package restart
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// restartedAt is the annotation that `kubectl rollout restart` writes into a
+// pod template; any change of the template begins a rollout. Writing the same
+// one means that kubectl, dashboards and people see it as what it is.
+const restartedAt = "kubectl.kubernetes.io/restartedAt"
+
+// stamp is the annotation's value for this restart. It is made of what the
+// object remembers, so whoever takes the restart up again finds it there.
+func stamp(r *v1alpha1.Restart) string {
+	return r.Status.Started.UTC().Format(time.RFC3339)
+}
+
+// recordTemplate remembers a template as it is before it is stamped.
+func recordTemplate(t corev1.PodTemplateSpec) *v1alpha1.TemplateRecord {
+	return &v1alpha1.TemplateRecord{Hash: hashTemplate(t), RestartedAt: t.Annotations[restartedAt]}
+}
+
+// hashTemplate is of all of a template but its restartedAt annotation.
+func hashTemplate(t corev1.PodTemplateSpec) string {
+	bare := t.DeepCopy()
+	delete(bare.Annotations, restartedAt)
+	if len(bare.Annotations) == 0 {
+		bare.Annotations = nil
+	}
+	raw, err := json.Marshal(bare)
+	if err != nil { // of a type that came out of JSON: cannot be
+		return "cannot be hashed: " + err.Error()
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// templateState says whose template the target has now.
+type templateState int
+
+const (
+	templateBefore   templateState = iota // as it was when the restart began
+	templateStamped                       // that, and this restart's stamp
+	templateReverted                      // it was stamped, and somebody took the stamp away
+	templateForeign                       // somebody else changed it
+)
+
+func (w World) templateState() templateState {
+	now, was := recordTemplate(w.Target.template()), w.Restart.Status.Template
+	if was == nil || now.Hash != was.Hash {
+		return templateForeign
+	}
+	switch now.RestartedAt {
+	case stamp(w.Restart):
+		return templateStamped
+	case was.RestartedAt:
+		if w.wasStamped() {
+			return templateReverted
+		}
+		return templateBefore
+	}
+	return templateForeign
+}
+
+// wasStamped tells whether the target once had this restart's stamp: the
+// object says so from Running on, and before that what was made of the
+// stamped template carries it.
+func (w World) wasStamped() bool {
+	if w.Restart.Status.Phase != v1alpha1.PhasePending {
+		return true
+	}
+	mine := stamp(w.Restart)
+	for i := range w.ReplicaSets {
+		if w.ReplicaSets[i].Spec.Template.Annotations[restartedAt] == mine {
+			return true
+		}
+	}
+	for i := range w.Pods {
+		if w.Pods[i].Annotations[restartedAt] == mine {
+			return true
+		}
+	}
+	return false
+}
+
+// stampPatch is a merge patch that writes the stamp and nothing else. It
+// carries uid and resourceVersion, so the API server refuses it when the
+// target is no longer the one that was looked at.
+func stampPatch(o client.Object, value string) ([]byte, error) {
+	type object = map[string]any
+	raw, err := json.Marshal(object{
+		"metadata": object{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()},
+		"spec": object{"template": object{"metadata": object{
+			"annotations": object{restartedAt: value},
+		}}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the patch of %s: %w", o.GetName(), err)
+	}
+	return raw, nil
+}
