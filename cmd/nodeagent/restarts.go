@@ -96,7 +96,7 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		return
 	}
-	a.log.Info("restart asked for", "pod", pod.Namespace+"/"+pod.Name, "outcome", outcome.String())
+	a.log.Info("restart asked for", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
 }
 
 // layers tells the restart controller what a pod's containers hold.
