@@ -12,8 +12,8 @@ type Usage struct {
 	Inodes int64
 }
 
-// Rate is growth in bytes per second. Low and High bound what the samples
-// allow; a rate below zero is told as zero.
+// Rate is growth in bytes (or inodes) per second. Low and High bound what the
+// samples allow; a rate below zero is told as zero.
 type Rate struct {
 	Low, Expected, High float64
 }
@@ -37,25 +37,40 @@ const (
 	BoundPod        Bound = "pod"        // the sum of its pod's ephemeral-storage limits
 )
 
+// Resource says of what a bound has a bounded amount.
+type Resource string
+
+// The resources that run out. Only file systems bound inodes.
+const (
+	Bytes  Resource = "bytes"
+	Inodes Resource = "inodes"
+)
+
 // Growth is a file or a folder of a container's layer that grew, as evidence.
 type Growth struct {
-	Path  string  // as the container sees it: /app/logs/debug.log
-	Files int     // 0 for a file; for a folder told as a whole, how many files it holds itself
-	Bytes int64   // allocated now
-	Rate  float64 // bytes per second since the look before
+	Path     string        // as the container sees it: /app/logs/debug.log
+	Files    int           // 0 for a file; for a folder told as a whole, how many files it holds itself
+	Bytes    int64         // allocated now
+	Grew     int64         // bytes it grew by in Over
+	Over     time.Duration // about the last minute, or since it was first seen to change
+	Rate     float64       // Grew by second
+	FileRate float64       // of a folder: files per second
 }
 
 // Verdict is what is to be said of one container at one moment.
 type Verdict struct {
-	Container runtime.Container
-	At        time.Time
-	Offender  bool
-	Since     time.Time // when it became an offender; zero while it is none
-	Bound     Bound     // the one that is reached first
-	Room      int64     // bytes left until that bound
-	Usage     Usage
-	Rate      Rate
-	Until     Until
-	Evidence  []Growth // fastest first
-	Message   string   // the offence in one sentence for a person, empty while it is none
+	Container  runtime.Container
+	At         time.Time
+	Offender   bool
+	Since      time.Time // when it became an offender; zero while it is none
+	Bound      Bound     // the one that is reached first
+	Resource   Resource  // what runs out there
+	Room       int64     // bytes (inodes) left until that bound; below zero: beyond it
+	Filesystem string    // mount point, as the host sees it, of the file system the layer is on
+	Usage      Usage
+	Rate       Rate // of the layer, bytes
+	InodeRate  Rate // of the layer, inodes
+	Until      Until
+	Evidence   []Growth // fastest first
+	Message    string   // the offence in one sentence for a person, empty while it is none
 }

@@ -1,0 +1,62 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// ErrGone tells that a layer is no longer there: its container was removed
+// between two looks. It is the normal end of a layer, not a failure.
+var ErrGone = errors.New("layer is gone")
+
+// Meter measures layers. Every way of measuring (walk, events, snapshotter)
+// is one, and passes the contract suite in meter_test.go.
+//
+// Measure returns ErrGone (wrapped) for a layer that is no longer there, and
+// any other error when the figure could not be taken. It never returns a part
+// of the truth as if it were the whole. It may be called for many layers at
+// once, for one layer by one caller at a time.
+type Meter interface {
+	Measure(ctx context.Context, t Target) (Look, error)
+	// Method names the way in metrics: walk, events, snapshotter.
+	Method() string
+}
+
+// Target is the layer to be measured.
+type Target struct {
+	Layer runtime.Layer
+	// Since is when the look before started. What changed after it is told
+	// as evidence. Zero: this is the first look.
+	Since time.Time
+}
+
+// Look is what one measuring of a layer saw.
+type Look struct {
+	Started    time.Time
+	Took       time.Duration
+	Usage      Usage
+	Device     uint64          // of the layer's file system, as in /proc/self/mountinfo
+	Filesystem FilesystemUsage // at the end of the look
+	Files      []Item          // the largest, and the largest of those that changed since
+	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
+}
+
+// Item is a file or a folder as one look saw it.
+type Item struct {
+	Path  string // as the container sees it; of a path beyond 4 KiB only the start
+	Bytes int64  // allocated
+	Files int    // how many files a folder holds itself; 0 for a file
+	New   bool   // a file made since the look before
+}
+
+// FilesystemUsage is what a file system holds, in bytes and inodes, all
+// writers together. Avail is what is left to those without privileges, which
+// is what the kubelet's thresholds look at. A file system without a table of
+// inodes (btrfs) has Inodes 0.
+type FilesystemUsage struct {
+	Size, Used, Avail              int64
+	Inodes, InodesUsed, InodesFree int64
+}

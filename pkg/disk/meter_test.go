@@ -1,0 +1,197 @@
+//go:build linux
+
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// meterContract is what every Meter must do, on a real file system, checked
+// against du. It needs root, as the agent does.
+func meterContract(t *testing.T, open func(*testing.T) Meter) {
+	t.Helper()
+	for _, c := range contractTrees() {
+		t.Run(c.name, func(t *testing.T) {
+			if c.root && testing.Short() {
+				t.Skip("needs root")
+			}
+			dir := filepath.Join(t.TempDir(), "upper")
+			must(t, os.Mkdir(dir, 0o755))
+			c.make(t, dir)
+			m := open(t)
+			want := du(t, dir)
+			if got := measure(t, m, layerAt(dir)).Usage; got != want {
+				t.Errorf("usage %+v, du says %+v", got, want)
+			}
+			if c.change == nil {
+				return
+			}
+			c.change(t, dir)
+			want = du(t, dir)
+			if got := measure(t, m, layerAt(dir)).Usage; got != want {
+				t.Errorf("after the change: usage %+v, du says %+v", got, want)
+			}
+		})
+	}
+	t.Run("gone", func(t *testing.T) {
+		_, err := open(t).Measure(t.Context(), layerAt(filepath.Join(t.TempDir(), "gone")))
+		if !errors.Is(err, ErrGone) {
+			t.Errorf("error %v, want ErrGone", err)
+		}
+	})
+	t.Run("file system", func(t *testing.T) {
+		fs := measure(t, open(t), layerAt(t.TempDir())).Filesystem
+		if fs.Size <= 0 || fs.Used <= 0 || fs.Used > fs.Size || fs.Avail > fs.Size-fs.Used {
+			t.Errorf("file system %+v makes no sense", fs)
+		}
+	})
+}
+
+type contractTree struct {
+	name         string
+	root         bool
+	make, change func(t *testing.T, dir string)
+}
+
+func contractTrees() []contractTree {
+	return []contractTree{
+		{name: "empty", make: func(*testing.T, string) {}},
+		{
+			name: "plain, then grown, truncated, renamed over, removed",
+			make: func(t *testing.T, dir string) {
+				for i := range 20 {
+					write(t, filepath.Join(dir, "a/b", strconv.Itoa(i)), i*3000)
+				}
+			},
+			change: func(t *testing.T, dir string) {
+				b := filepath.Join(dir, "a/b")
+				write(t, filepath.Join(b, "1"), 1<<20)
+				must(t, os.Truncate(filepath.Join(b, "19"), 1))
+				must(t, os.Rename(filepath.Join(b, "18"), filepath.Join(b, "17")))
+				must(t, os.Remove(filepath.Join(b, "16")))
+			},
+		},
+		{name: "links out", make: func(t *testing.T, dir string) {
+			huge := filepath.Join(t.TempDir(), "huge")
+			write(t, huge, 8<<20)
+			must(t, os.Symlink("/", filepath.Join(dir, "root")))
+			must(t, os.Symlink("/proc/self/root", filepath.Join(dir, "proc")))
+			must(t, os.Symlink(huge, filepath.Join(dir, "huge")))
+			must(t, os.Symlink("..", filepath.Join(dir, "up")))
+			must(t, os.Symlink(strings.Repeat("l", 300), filepath.Join(dir, "long")))
+		}},
+		{
+			name: "hard links inside and outside",
+			make: func(t *testing.T, dir string) {
+				write(t, filepath.Join(dir, "x/one"), 1<<20)
+				outside := filepath.Join(filepath.Dir(dir), "outside")
+				write(t, outside, 1<<20)
+				for i := range 10 {
+					must(t, os.Link(filepath.Join(dir, "x/one"), filepath.Join(dir, "one"+strconv.Itoa(i))))
+					must(t, os.Link(outside, filepath.Join(dir, "out"+strconv.Itoa(i))))
+				}
+			},
+			change: func(t *testing.T, dir string) {
+				must(t, os.Remove(filepath.Join(dir, "x/one")))
+				must(t, os.Remove(filepath.Join(dir, "out3")))
+			},
+		},
+		{name: "FIFO, socket, devices", root: true, make: func(t *testing.T, dir string) {
+			must(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+			must(t, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
+			must(t, unix.Mknod(filepath.Join(dir, "whiteout"), unix.S_IFCHR, 0))
+			must(t, unix.Mknod(filepath.Join(dir, "block"), unix.S_IFBLK|0o600, int(unix.Mkdev(7, 200))))
+			short, err := os.MkdirTemp("/tmp", "s") // a socket's path has 108 bytes
+			must(t, err)
+			t.Cleanup(func() { _ = os.RemoveAll(short) })
+			l, err := net.Listen("unix", filepath.Join(short, "sock"))
+			must(t, err)
+			t.Cleanup(func() { _ = l.Close() })
+			must(t, os.Rename(filepath.Join(short, "sock"), filepath.Join(dir, "sock")))
+		}},
+		{name: "names", make: func(t *testing.T, dir string) {
+			for _, name := range []string{
+				"new\nline", "\xff\xfe\x80", " ", "-rf", "...", "..a", ".a", "\x1b[31m", "\u202e", "a\\b",
+				strings.Repeat("n", 255), strings.Repeat("ü", 127),
+			} {
+				write(t, filepath.Join(dir, name), 5000)
+				write(t, filepath.Join(dir, "folder", name[:min(len(name), 250)]+".dir", "file"), 5000)
+			}
+		}},
+		{
+			name: "sparse, fallocate, punched",
+			make: func(t *testing.T, dir string) {
+				write(t, filepath.Join(dir, "sparse"), 10)
+				must(t, os.Truncate(filepath.Join(dir, "sparse"), 1<<30))
+				f, err := os.Create(filepath.Join(dir, "allocated"))
+				must(t, err)
+				must(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 4<<20))
+				must(t, f.Close())
+				write(t, filepath.Join(dir, "punched"), 4<<20)
+			},
+			change: func(t *testing.T, dir string) {
+				f, err := os.OpenFile(filepath.Join(dir, "punched"), os.O_RDWR, 0)
+				must(t, err)
+				must(t, f.Sync())
+				must(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 1<<20, 2<<20))
+				must(t, f.Close())
+			},
+		},
+		{name: "5,000 deep", make: func(t *testing.T, dir string) { deep(t, dir, 5000) }},
+		{name: "20,000 wide", make: func(t *testing.T, dir string) {
+			for i := range 20_000 {
+				must(t, os.Mkdir(filepath.Join(dir, fmt.Sprintf("a-folder-%d", i)), 0o755))
+			}
+		}},
+		{name: "mounts inside", root: true, make: func(t *testing.T, dir string) {
+			point := filepath.Join(dir, "mnt")
+			must(t, os.Mkdir(point, 0o755))
+			must(t, unix.Mount("tmpfs", point, "tmpfs", 0, "size=16m"))
+			t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
+			write(t, filepath.Join(point, "file"), 1<<20)
+			file := filepath.Join(dir, "bound")
+			write(t, file, 4096)
+			must(t, unix.Mount(filepath.Join(point, "file"), file, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(file, unix.MNT_DETACH)) })
+		}},
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write makes a file of n bytes that are really there, and the folders above.
+func write(t testing.TB, file string, n int) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	must(t, os.WriteFile(file, make([]byte, n), 0o644))
+}
+
+// deep makes n folders, one in the other, and takes them away at the end:
+// os.RemoveAll would go as deep on the stack.
+func deep(t testing.TB, dir string, n int) {
+	t.Helper()
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range n {
+		must(t, unix.Mkdirat(fd, "d", 0o755))
+		next, err := unix.Openat(fd, "d", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Close(fd))
+		fd = next
+	}
+	must(t, unix.Close(fd))
+}

@@ -1,0 +1,151 @@
+package disk
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metric describes one metric. docs/metrics.md is made from Metrics.
+type Metric struct {
+	Name   string
+	Type   string // gauge, counter, histogram
+	Unit   string // bytes, seconds, inodes, bytes/s; empty for a count or a flag
+	Labels []string
+	Help   string
+}
+
+// The labels that name a container. One series stands for all containers of
+// one name in one pod: those that ended and wait to be removed with the one
+// that runs. The uid keeps a pod apart from its predecessor of the same name
+// while both are there. Outside Kubernetes namespace, pod and uid are empty
+// and container is the containerd namespace and the id, "moby/4f3c…": no name
+// of Kubernetes has a slash. A pod's sandbox is called POD.
+func containerLabels(more ...string) []string {
+	return append([]string{"namespace", "pod", "container", "uid"}, more...)
+}
+
+// Metrics is the table of what this package exposes.
+func Metrics() []Metric {
+	return []Metric{
+		{"nodeagent_container_disk_bytes", "gauge", "bytes", containerLabels("part"), "Bytes allocated on disk by what the container wrote, by part; the last good figure."},
+		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
+		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
+		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels(), "Time until the container reaches its first bound: file system reserve, own limit or pod limit; +Inf when it does not grow."},
+		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
+		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that layers are on."},
+		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
+		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it."},
+		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that belong to no layer that is measured."},
+		{"nodeagent_filesystem_full_seconds", "gauge", "seconds", []string{"filesystem", "resource"}, "Time until its reserve is reached, for bytes and inodes; +Inf when its usage does not grow."},
+		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("method"), "Age of the container's disk figure."},
+		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look at a layer took."},
+		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a layer that could not be taken."},
+		{"nodeagent_disk_measures_stuck", "gauge", "", nil, "Looks that have been under way for more than a minute, as on a file system that hangs."},
+		{"nodeagent_disk_unsupported_layers", "gauge", "", []string{"snapshotter"}, "Layers that cannot be measured, because their snapshotter keeps no plain folder."},
+	}
+}
+
+// stuckAfter is when a look that is under way counts as stuck.
+const stuckAfter = time.Minute
+
+// register makes the collector and hands it to r.
+func (w *Watcher) register(r prometheus.Registerer) error {
+	c := &collector{watcher: w, descs: make(map[string]*prometheus.Desc)}
+	for _, m := range Metrics() {
+		switch m.Type {
+		case "gauge":
+			c.descs[m.Name] = prometheus.NewDesc(m.Name, m.Help, m.Labels, nil)
+		case "counter":
+			w.failures = prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
+		case "histogram":
+			w.durations = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+				Name: m.Name, Help: m.Help,
+				Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60},
+			}, m.Labels)
+		}
+	}
+	method := w.opts.Meter.Method()
+	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
+	w.durations.WithLabelValues(method)
+	if r == nil {
+		return nil
+	}
+	for _, x := range []prometheus.Collector{c, w.failures, w.durations} {
+		if err := r.Register(x); err != nil {
+			return fmt.Errorf("cannot register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// collector reads the watcher's state when it is scraped, so that the series
+// of a gone container are gone.
+type collector struct {
+	watcher *Watcher
+	descs   map[string]*prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	w := c.watcher
+	put := func(name string, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, value, labels...)
+	}
+	s := w.snapshot(time.Now())
+	for k, x := range s.containers {
+		collectContainer(put, k, x, w.opts.Meter.Method())
+	}
+	for mount, x := range s.filesystems {
+		collectFilesystem(put, mount, x)
+	}
+	put("nodeagent_disk_measures_stuck", float64(s.stuck))
+	for name, n := range s.unsupported {
+		put("nodeagent_disk_unsupported_layers", float64(n), name)
+	}
+}
+
+func collectContainer(put func(string, float64, ...string), k seriesKey, x containerSeries, method string) {
+	l := []string{k.namespace, k.pod, k.container, k.uid}
+	put("nodeagent_container_disk_bytes", float64(x.usage.Bytes), append(l, "layer")...)
+	put("nodeagent_container_disk_inodes", float64(x.usage.Inodes), append(l, "layer")...)
+	put("nodeagent_disk_measure_age_seconds", x.age.Seconds(), append(l, method)...)
+	if x.sandbox {
+		return
+	}
+	put("nodeagent_container_disk_growth_bytes_per_second", x.growth, l...)
+	put("nodeagent_container_disk_full_seconds", seconds(x.full), l...)
+	offender := 0.0
+	if x.offender {
+		offender = 1
+	}
+	put("nodeagent_container_offender", offender, l...)
+}
+
+func collectFilesystem(put func(string, float64, ...string), mount string, x filesystemSeries) {
+	put("nodeagent_filesystem_size_bytes", float64(x.usage.Size), mount)
+	put("nodeagent_filesystem_used_bytes", float64(x.usage.Used), mount)
+	put("nodeagent_filesystem_reserve_bytes", float64(x.reserve), mount)
+	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.layers)), mount)
+	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
+	if x.usage.Inodes > 0 {
+		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))
+	}
+}
+
+// seconds is a time until full as a metric has it.
+func seconds(d time.Duration) float64 {
+	if d == Never {
+		return math.Inf(1)
+	}
+	return d.Seconds()
+}

@@ -1,0 +1,112 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Reserve is what is to stay free of a file system: a share of its size or an
+// amount, as the kubelet's eviction thresholds have it.
+type Reserve struct {
+	Percent float64 // 0–100; used when Amount is 0
+	Amount  int64   // bytes or inodes
+}
+
+// ParseReserve reads "15%", "10Gi" or "500k".
+func ParseReserve(s string) (Reserve, error) {
+	if number, ok := strings.CutSuffix(s, "%"); ok {
+		p, err := strconv.ParseFloat(number, 64)
+		if err != nil || !(p >= 0 && p < 100) {
+			return Reserve{}, fmt.Errorf("cannot read reserve %q: not a percentage from 0 to below 100", s)
+		}
+		return Reserve{Percent: p}, nil
+	}
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return Reserve{}, fmt.Errorf("cannot read reserve %q: %w", s, err)
+	}
+	if q.Sign() < 0 {
+		return Reserve{}, fmt.Errorf("cannot read reserve %q: below zero", s)
+	}
+	return Reserve{Amount: q.Value()}, nil
+}
+
+// Of is the amount for a file system of that size.
+func (r Reserve) Of(size int64) int64 {
+	if r.Amount > 0 {
+		return r.Amount
+	}
+	return int64(float64(size) * r.Percent / 100)
+}
+
+// Policy says when growth is an offence. Start from DefaultPolicy.
+type Policy struct {
+	// Reserve is what must stay free on a file system: below it the kubelet
+	// evicts. Default 15%, the kubelet's own imagefs.available.
+	Reserve Reserve
+	// InodeReserve likewise. Default 5%, the kubelet's imagefs.inodesFree.
+	InodeReserve Reserve
+	// Horizon: growth is an offence when a bound is reached within it, even
+	// at the lowest rate that the samples allow. Default 30 min: ample for a
+	// rollout, and too short for a start-up to look like it on most disks.
+	Horizon time.Duration
+	// Sustain is for how long it must have been growing, seen in at least
+	// four looks. Default 7 s: at one look in 2 s that is four intervals on
+	// end, so a fill of 3 s is never an offence and a leak is one within 10 s.
+	Sustain time.Duration
+	// Calm is for how long no bound may be nearer than twice the Horizon
+	// before an offender is none any more. Default 1 min.
+	Calm time.Duration
+	// MinBytes and MinInodes: a container that holds less is not blamed for a
+	// file system, since a restart would give nothing back. Default 64 MiB,
+	// 10,000.
+	MinBytes, MinInodes int64
+	// MinShare is the part of a file system's (pod's) growth below which a
+	// container is not blamed for it. Default 0.2; an offender stays one down
+	// to half of it.
+	MinShare float64
+	// MinRate is the growth in bytes per second below which a container is
+	// not blamed for a file system. Default 64 KiB/s, 5.6 GB a day. For inodes
+	// it is one file for every 4 KiB: 16 a second.
+	MinRate float64
+}
+
+// DefaultPolicy is what a platform engineer would keep.
+func DefaultPolicy() Policy {
+	return Policy{
+		Reserve:      Reserve{Percent: 15},
+		InodeReserve: Reserve{Percent: 5},
+		Horizon:      30 * time.Minute,
+		Sustain:      7 * time.Second,
+		Calm:         time.Minute,
+		MinBytes:     64 << 20,
+		MinInodes:    10_000,
+		MinShare:     0.2,
+		MinRate:      64 << 10,
+	}
+}
+
+// Validate tells everything that is wrong with p.
+func (p Policy) Validate() error {
+	var errs []error
+	check := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New(what))
+		}
+	}
+	check(p.Horizon > 0, "horizon must be above 0")
+	check(p.Sustain > 0 && p.Sustain < seriesWindow, "sustain must be above 0 and below 5m")
+	check(p.Calm >= 0, "calm must not be below 0")
+	check(p.MinBytes >= 0 && p.MinInodes >= 0, "the least amount held must not be below 0")
+	check(p.MinShare >= 0 && p.MinShare <= 1, "the least share must be from 0 to 1")
+	check(p.MinRate >= 0, "the least rate must not be below 0")
+	for _, r := range []Reserve{p.Reserve, p.InodeReserve} {
+		check(r.Amount >= 0 && r.Percent >= 0 && r.Percent < 100, "a reserve must be from 0% to below 100%, or an amount")
+	}
+	return errors.Join(errs...)
+}

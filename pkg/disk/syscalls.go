@@ -1,0 +1,122 @@
+//go:build linux
+
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const openFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NOATIME
+
+// statFlags: what is looked at is never followed, never mounted, and asked of
+// no server.
+const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+
+const statMask = unix.STATX_TYPE | unix.STATX_NLINK | unix.STATX_INO | unix.STATX_BLOCKS |
+	unix.STATX_MTIME | unix.STATX_CTIME | unix.STATX_BTIME
+
+// vanished tells whether an entry is no longer what it was when its name was
+// read. That is normal in a folder that someone works in.
+func vanished(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ESTALE)
+}
+
+// openLayer opens the upper folder of a layer below hostRoot. Links on the
+// way to it (/var/lib/containerd is one on some hosts) lead where they lead
+// on the host, not in this container.
+func openLayer(hostRoot, upper string) (int, error) {
+	if !filepath.IsAbs(upper) {
+		return -1, fmt.Errorf("upper folder %q is no absolute path", upper)
+	}
+	host, err := unix.Open(filepath.Clean(hostRoot), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open host root %s: %w", hostRoot, err)
+	}
+	defer func() { _ = unix.Close(host) }()
+	how := unix.OpenHow{Flags: openFlags, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(host, upper, &how)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before 5.6, or seccomp
+		fd, err = unix.Open(filepath.Join(hostRoot, upper), openFlags&^unix.O_NOATIME, 0)
+	}
+	if vanished(err) {
+		return -1, ErrGone
+	}
+	return fd, err
+}
+
+// openFolder opens a folder by its name, which ends with a NUL.
+func openFolder(dir int, name []byte) (int, error) {
+	flags := openFlags
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir),
+			uintptr(unsafe.Pointer(&name[0])), uintptr(flags), 0, 0, 0)
+		switch {
+		case errno == 0:
+			return int(fd), nil
+		case errno == unix.EPERM && flags&unix.O_NOATIME != 0:
+			flags &^= unix.O_NOATIME // only the owner or CAP_FOWNER may
+		case errno != unix.EINTR:
+			return -1, errno
+		}
+	}
+}
+
+// statAt takes the stat of a name, which ends with a NUL, without a copy.
+func statAt(dir int, name []byte, st *unix.Statx_t) error {
+	return statx(dir, &name[0], statFlags, st)
+}
+
+func statFD(fd int, st *unix.Statx_t) error {
+	var empty byte
+	return statx(fd, &empty, statFlags|unix.AT_EMPTY_PATH, st)
+}
+
+func statx(dir int, name *byte, flags int, st *unix.Statx_t) error {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(name)),
+			uintptr(flags), statMask, uintptr(unsafe.Pointer(st)), 0)
+		if errno == 0 {
+			return nil
+		}
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
+func getdents(fd int, buf []byte) (int, error) {
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+func fstatfs(fd int) (FilesystemUsage, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Fstatfs(fd, &st)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return FilesystemUsage{}, fmt.Errorf("cannot ask file system: %w", err)
+		}
+	}
+	block := int64(st.Frsize)
+	return FilesystemUsage{
+		Size:       int64(st.Blocks) * block,
+		Used:       int64(st.Blocks-st.Bfree) * block,
+		Avail:      int64(st.Bavail) * block,
+		Inodes:     int64(st.Files),
+		InodesUsed: int64(st.Files - st.Ffree),
+		InodesFree: int64(st.Ffree),
+	}, nil
+}

@@ -1,0 +1,432 @@
+//go:build linux
+
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// evidenceKept is how many of the largest, and of the largest changed,
+	// files and folders a look tells.
+	evidenceKept = 64
+	// openFolders bounds the descriptors of one walk. A folder deeper than
+	// this is closed while its sub-folders are walked and opened again by
+	// ".." from there.
+	openFolders = 64
+	// pendingNames bounds, in bytes, the names of sub-folders that one folder
+	// keeps waiting before they are walked and reading it goes on.
+	pendingNames = 64 << 10
+	// walkTries is how often a walk starts over because a folder below
+	// openFolders was moved away while it was walked.
+	walkTries = 3
+	// clockGrain: file times come from the kernel's coarse clock, which is
+	// up to one tick behind.
+	clockGrain = 10 * time.Millisecond
+)
+
+var errMoved = errors.New("folders are moved faster than they can be walked")
+
+// Walker measures a layer by walking it: getdents64 and statx relative to
+// open folders. It works on every file system and kernel from 4.11 on.
+//
+// It counts as `du -s -x --block-size=1` does: allocated blocks, the upper
+// folder itself, hard links once, one file system. Links are not followed, nothing
+// but folders is opened, and what vanishes during the walk is not there.
+//
+// The cost is about 3 µs an entry with a warm cache. Memory does not grow with
+// the number of files; inodes with several links are remembered until all
+// their links were seen.
+type Walker struct {
+	hostRoot string
+	walks    sync.Pool // of *walk: their buffers
+}
+
+// NewWalker makes a Walker for layers whose paths are as the host sees them;
+// hostRoot is where the host's root folder is mounted, "/" on the host itself.
+func NewWalker(hostRoot string) *Walker {
+	return &Walker{
+		hostRoot: hostRoot,
+		walks:    sync.Pool{New: func() any { return newWalk() }},
+	}
+}
+
+// Method implements Meter.
+func (*Walker) Method() string { return "walk" }
+
+// Measure implements Meter. A cancelled ctx ends it within one folder's read.
+func (wr *Walker) Measure(ctx context.Context, t Target) (Look, error) {
+	w := wr.walks.Get().(*walk)
+	defer wr.walks.Put(w)
+	for try := 1; ; try++ {
+		look, err := wr.once(ctx, w, t)
+		if err == nil {
+			return look, nil
+		}
+		if !errors.Is(err, errMoved) || try == walkTries {
+			return Look{}, fmt.Errorf("cannot walk %s: %w", t.Layer.Upper, err)
+		}
+	}
+}
+
+func (wr *Walker) once(ctx context.Context, w *walk, t Target) (Look, error) {
+	w.reset(t.Since)
+	look := Look{Started: time.Now()}
+	root, err := openLayer(wr.hostRoot, t.Layer.Upper)
+	if err != nil {
+		return Look{}, err
+	}
+	// The walk closes the folders it opens, the first one included.
+	keep, err := unix.FcntlInt(uintptr(root), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		_ = unix.Close(root)
+		return Look{}, err
+	}
+	defer func() { _ = unix.Close(keep) }()
+	if err := w.run(ctx, root); err != nil {
+		return Look{}, err
+	}
+	if look.Filesystem, err = fstatfs(keep); err != nil {
+		return Look{}, err
+	}
+	look.Took = time.Since(look.Started)
+	look.Usage = w.usage
+	look.Device = unix.Mkdev(w.major, w.minor)
+	look.Files = union(&w.files, &w.changedFiles)
+	look.Folders = union(&w.folders, &w.changedFolders)
+	return look, nil
+}
+
+// walk is one walk's state; it is used again for the next.
+type walk struct {
+	usage        Usage
+	major, minor uint32
+	since        int64 // ns; 0: nothing counts as changed
+	links        map[uint64]uint32
+	stack        []frame
+	spare        [][]byte // pending buffers of folders that were left
+	path         []byte   // of the folder on top of the stack
+	buf          []byte
+	stat         unix.Statx_t
+
+	files, changedFiles, folders, changedFolders top
+}
+
+// frame is a folder that is being walked.
+type frame struct {
+	fd      int // -1 while closed
+	ino     uint64
+	off     int64 // where reading it goes on
+	eof     bool
+	path    int    // length of its path in walk.path
+	pending []byte // names of sub-folders still to be entered, each with its NUL
+	bytes   int64  // of the files it holds itself
+	touched bool   // one of them changed
+	count   int
+}
+
+func newWalk() *walk {
+	return &walk{
+		links:          make(map[uint64]uint32),
+		buf:            make([]byte, 64<<10),
+		files:          top{max: evidenceKept},
+		changedFiles:   top{max: evidenceKept},
+		folders:        top{max: evidenceKept},
+		changedFolders: top{max: evidenceKept},
+	}
+}
+
+func (w *walk) reset(since time.Time) {
+	w.usage, w.since = Usage{}, 0
+	if !since.IsZero() {
+		w.since = since.Add(-clockGrain).UnixNano()
+	}
+	// A map keeps the room it once needed: one layer full of hard links
+	// must not cost memory for ever.
+	if len(w.links) > 1024 {
+		w.links = make(map[uint64]uint32)
+	}
+	clear(w.links)
+	w.stack, w.path = w.stack[:0], w.path[:0]
+	for _, t := range []*top{&w.files, &w.changedFiles, &w.folders, &w.changedFolders} {
+		t.reset()
+	}
+}
+
+// run walks the tree of the open folder root, and closes it.
+func (w *walk) run(ctx context.Context, root int) (err error) {
+	defer w.closeAll()
+	w.stack = append(w.stack, frame{fd: root})
+	if err := statFD(root, &w.stat); err != nil {
+		return err
+	}
+	w.major, w.minor = w.stat.Dev_major, w.stat.Dev_minor
+	w.countFolder(&w.stack[0])
+	for len(w.stack) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f := &w.stack[len(w.stack)-1]
+		switch {
+		case len(f.pending) > 0 && (f.eof || len(f.pending) >= pendingNames):
+			err = w.enter(f)
+		case !f.eof:
+			err = w.read(f)
+		default:
+			err = w.leave(f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walk) closeAll() {
+	for _, f := range w.stack {
+		if f.fd >= 0 {
+			_ = unix.Close(f.fd)
+		}
+	}
+	w.stack = w.stack[:0]
+}
+
+// countFolder counts the folder whose stat was just taken.
+func (w *walk) countFolder(f *frame) {
+	f.ino = w.stat.Ino
+	w.usage.Bytes += int64(w.stat.Blocks) * 512
+	w.usage.Inodes++
+}
+
+// read reads a buffer full of the folder's entries and counts them.
+func (w *walk) read(f *frame) error {
+	n, err := getdents(f.fd, w.buf)
+	if vanished(err) || (err == nil && n == 0) {
+		f.eof = true // a folder that was removed has no entries any more
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read folder %s: %w", quote(w.where(nil)), err)
+	}
+	for rest := w.buf[:n]; len(rest) > 0; {
+		var d dirent
+		if d, rest, err = nextDirent(rest); err != nil {
+			return err
+		}
+		f.off = d.off
+		if d.dots() {
+			continue
+		}
+		if err := w.entry(f, d); err != nil {
+			return fmt.Errorf("cannot stat %s: %w", quote(w.where(d.name)), err)
+		}
+	}
+	return nil
+}
+
+// entry counts what is no folder, and lets folders wait.
+func (w *walk) entry(f *frame, d dirent) error {
+	if d.kind == unix.DT_DIR { // counted when it is entered
+		f.pending = append(f.pending, d.name...)
+		return nil
+	}
+	st := &w.stat
+	if err := statAt(f.fd, d.name, st); err != nil {
+		if vanished(err) {
+			return nil
+		}
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR { // made in between, or a file system without d_type
+		f.pending = append(f.pending, d.name...)
+		return nil
+	}
+	if st.Dev_major != w.major || st.Dev_minor != w.minor || w.countedLink(st) {
+		return nil
+	}
+	bytes := int64(st.Blocks) * 512
+	w.usage.Bytes += bytes
+	w.usage.Inodes++
+	f.bytes += bytes
+	f.count++
+	changed := w.since != 0 && (ns(st.Ctime) >= w.since || ns(st.Mtime) >= w.since)
+	f.touched = f.touched || changed
+	w.note(d.name, bytes, changed)
+	return nil
+}
+
+// countedLink tells whether another link of the same inode was counted. An
+// inode is forgotten with its last link, so a layer of many pairs costs no
+// memory.
+func (w *walk) countedLink(st *unix.Statx_t) bool {
+	if st.Nlink < 2 {
+		return false
+	}
+	left, seen := w.links[st.Ino]
+	switch {
+	case !seen:
+		w.links[st.Ino] = st.Nlink - 1
+	case left <= 1:
+		delete(w.links, st.Ino)
+	default:
+		w.links[st.Ino] = left - 1
+	}
+	return seen
+}
+
+// note keeps a regular file as evidence when it is among the largest.
+func (w *walk) note(name []byte, bytes int64, changed bool) {
+	if bytes == 0 || w.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	large := w.files.wants(bytes)
+	changed = changed && w.changedFiles.wants(bytes)
+	if !large && !changed {
+		return
+	}
+	it := Item{
+		Path: w.where(name), Bytes: bytes,
+		New: w.since != 0 && w.stat.Mask&unix.STATX_BTIME != 0 && ns(w.stat.Btime) >= w.since,
+	}
+	if large {
+		w.files.add(it)
+	}
+	if changed {
+		w.changedFiles.add(it)
+	}
+}
+
+// enter goes into the last folder that waits.
+func (w *walk) enter(f *frame) error {
+	name := f.pop()
+	fd, err := openFolder(f.fd, name)
+	if vanished(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot open folder %s: %w", quote(w.where(name)), err)
+	}
+	if err := statFD(fd, &w.stat); err != nil {
+		_ = unix.Close(fd)
+		return fmt.Errorf("cannot stat folder %s: %w", quote(w.where(name)), err)
+	}
+	if w.stat.Dev_major != w.major || w.stat.Dev_minor != w.minor {
+		return unix.Close(fd) // another file system is mounted there
+	}
+	if len(w.stack) > openFolders {
+		_ = unix.Close(f.fd)
+		f.fd = -1
+	}
+	next := frame{fd: fd}
+	if n := len(w.spare); n > 0 {
+		next.pending, w.spare = w.spare[n-1], w.spare[:n-1]
+	}
+	w.countFolder(&next)
+	w.path = appendPath(w.path, name)
+	next.path = len(w.path)
+	w.stack = append(w.stack, next)
+	return nil
+}
+
+// pop takes the last name, with its NUL, off those that wait.
+func (f *frame) pop() []byte {
+	start := len(f.pending) - 1
+	for start > 0 && f.pending[start-1] != 0 {
+		start--
+	}
+	name := f.pending[start:]
+	f.pending = f.pending[:start]
+	return name
+}
+
+// leave goes back to the folder above.
+func (w *walk) leave(f *frame) error {
+	w.noteFolder(f)
+	defer func(fd int) { _ = unix.Close(fd) }(f.fd)
+	if c := cap(f.pending); c > 0 && c <= 16<<10 && len(w.spare) < openFolders {
+		w.spare = append(w.spare, f.pending[:0])
+	}
+	fd := f.fd
+	w.stack = w.stack[:len(w.stack)-1]
+	if len(w.stack) == 0 {
+		return nil
+	}
+	up := &w.stack[len(w.stack)-1]
+	w.path = w.path[:up.path]
+	if up.fd >= 0 {
+		return nil
+	}
+	return w.reopen(up, fd)
+}
+
+// reopen opens the closed folder up again, from its child. When the child was
+// moved meanwhile, ".." is another folder: the walk must start over.
+func (w *walk) reopen(up *frame, child int) error {
+	fd, err := openFolder(child, []byte("..\x00"))
+	if vanished(err) {
+		return errMoved
+	}
+	if err != nil {
+		return err
+	}
+	up.fd = fd
+	if err := statFD(fd, &w.stat); err != nil {
+		return err
+	}
+	if w.stat.Ino != up.ino || w.stat.Dev_major != w.major || w.stat.Dev_minor != w.minor {
+		return errMoved
+	}
+	if up.eof {
+		return nil
+	}
+	_, err = unix.Seek(fd, up.off, unix.SEEK_SET)
+	return err
+}
+
+func (w *walk) noteFolder(f *frame) {
+	it := Item{Bytes: f.bytes, Files: f.count}
+	large := f.count > 1 && w.folders.wants(f.bytes)
+	changed := f.count > 1 && f.touched && w.changedFolders.wants(f.bytes)
+	if !large && !changed {
+		return
+	}
+	it.Path = w.where(nil)
+	if large {
+		w.folders.add(it)
+	}
+	if changed {
+		w.changedFolders.add(it)
+	}
+}
+
+// where is the path of an entry of the folder on top, or of that folder.
+func (w *walk) where(name []byte) string {
+	if name == nil {
+		if len(w.path) == 0 {
+			return "/"
+		}
+		return string(w.path)
+	}
+	return string(appendPath(w.path[:len(w.path):len(w.path)], name))
+}
+
+// appendPath adds a name, with or without its NUL. A path does not grow
+// beyond what the kernel takes as one: deeper folders keep the path of the
+// last that fits, so that 10,000 levels don't cost 64 long paths.
+func appendPath(path, name []byte) []byte {
+	if n := len(name); n > 0 && name[n-1] == 0 {
+		name = name[:n-1]
+	}
+	if len(path)+1+len(name) >= unix.PathMax {
+		return path
+	}
+	return append(append(path, '/'), name...)
+}
+
+func ns(t unix.StatxTimestamp) int64 { return t.Sec*int64(time.Second) + int64(t.Nsec) }

@@ -1,0 +1,328 @@
+//go:build linux
+
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+func TestWalkerContract(t *testing.T) {
+	meterContract(t, func(*testing.T) Meter { return NewWalker("/") })
+}
+
+func layerAt(dir string) Target { return Target{Layer: runtime.Layer{Upper: dir}} }
+
+func measure(t *testing.T, m Meter, target Target) Look {
+	t.Helper()
+	look, err := m.Measure(t.Context(), target)
+	if err != nil {
+		t.Fatalf("Measure: %v", err)
+	}
+	return look
+}
+
+// du is the oracle: an independent program that counts the same.
+func du(t *testing.T, dir string) Usage {
+	t.Helper()
+	return Usage{Bytes: duOne(t, dir, "--block-size=1"), Inodes: duOne(t, dir, "--inodes")}
+}
+
+func duOne(t *testing.T, dir, what string) int64 {
+	t.Helper()
+	out, err := exec.Command("du", "-s", "-x", what, dir).Output()
+	if err != nil {
+		t.Fatalf("du: %v", err)
+	}
+	number, _, _ := bytes.Cut(out, []byte("\t"))
+	n, err := strconv.ParseInt(string(number), 10, 64)
+	if err != nil {
+		t.Fatalf("du: %v", err)
+	}
+	return n
+}
+
+// TestWalkDeepBelowOpenFolders has folders that are read on after they were
+// closed, at every depth around the bound.
+func TestWalkDeepBelowOpenFolders(t *testing.T) {
+	dir := t.TempDir()
+	at := dir
+	for depth := range openFolders + 20 {
+		for i := range 5 {
+			write(t, filepath.Join(at, fmt.Sprintf("side%d", i), "file"), 4096*(depth%3+1))
+		}
+		at = filepath.Join(at, "d")
+		must(t, os.Mkdir(at, 0o755))
+	}
+	// Wide enough for several buffers, so that reading goes on at an offset.
+	for i := range 3000 {
+		must(t, os.Mkdir(filepath.Join(at, strings.Repeat("x", 40)+strconv.Itoa(i)), 0o755))
+	}
+	for i := range 50 {
+		must(t, os.Symlink("nowhere", filepath.Join(at, "link"+strconv.Itoa(i))))
+	}
+	want := du(t, dir)
+	if got := measure(t, NewWalker("/"), layerAt(dir)).Usage; got != want {
+		t.Errorf("usage %+v, du says %+v", got, want)
+	}
+}
+
+// TestWalkKeepsFewDescriptors walks 10,000 levels with room for some 100 open
+// files.
+func TestWalkKeepsFewDescriptors(t *testing.T) {
+	dir := t.TempDir()
+	deep(t, dir, 10_000)
+	w := newWalk()
+	w.reset(time.Time{})
+	root, err := openLayer("/", dir)
+	must(t, err)
+	most := 0
+	ctx := &countingContext{Context: t.Context(), each: func() {
+		open := 0
+		for _, f := range w.stack {
+			if f.fd >= 0 {
+				open++
+			}
+		}
+		most = max(most, open)
+	}}
+	must(t, w.run(ctx, root))
+	if w.usage.Inodes != 10_001 {
+		t.Errorf("%d inodes, want 10001", w.usage.Inodes)
+	}
+	if most > openFolders+2 {
+		t.Errorf("%d folders were open at once, the bound is %d", most, openFolders)
+	}
+}
+
+// countingContext looks on at every step of a walk.
+type countingContext struct {
+	context.Context
+	each func()
+}
+
+func (c *countingContext) Err() error {
+	c.each()
+	return c.Context.Err()
+}
+
+func TestWalkCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := NewWalker("/").Measure(ctx, layerAt(t.TempDir()))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want context.Canceled", err)
+	}
+}
+
+// TestWalkStartsOverWhenFoldersMove moves a deep folder away while the walk is
+// below it, where ".." no longer leads back.
+func TestWalkStartsOverWhenFoldersMove(t *testing.T) {
+	dir := t.TempDir()
+	deep(t, dir, openFolders+30)
+	w := newWalk()
+	w.reset(time.Time{})
+	root, err := openLayer("/", dir)
+	must(t, err)
+	moved := false
+	ctx := &countingContext{Context: t.Context(), each: func() {
+		if moved || len(w.stack) < openFolders+25 {
+			return
+		}
+		moved = true
+		down := dir + strings.Repeat("/d", openFolders+10)
+		must(t, os.Rename(down, filepath.Join(dir, "elsewhere")))
+	}}
+	if err := w.run(ctx, root); !errors.Is(err, errMoved) {
+		t.Fatalf("error %v, want errMoved", err)
+	}
+	if got, want := measure(t, NewWalker("/"), layerAt(dir)).Usage, du(t, dir); got != want {
+		t.Errorf("usage %+v, du says %+v", got, want)
+	}
+}
+
+// TestWalkLeaksNothing counts this process's descriptors around good, failed
+// and cancelled walks.
+func TestWalkLeaksNothing(t *testing.T) {
+	dir := t.TempDir()
+	deep(t, dir, 300)
+	before := descriptors(t)
+	w := NewWalker("/")
+	measure(t, w, layerAt(dir))
+	_, _ = w.Measure(t.Context(), layerAt(filepath.Join(dir, "missing")))
+	ctx, cancel := context.WithCancel(t.Context())
+	steps := 0
+	_, err := w.Measure(&countingContext{Context: ctx, each: func() {
+		if steps++; steps == 200 {
+			cancel()
+		}
+	}}, layerAt(dir))
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want context.Canceled", err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(all)
+}
+
+func TestWalkBelowHostRoot(t *testing.T) {
+	host := t.TempDir()
+	write(t, filepath.Join(host, "data/containerd/fs/file"), 8192)
+	must(t, os.MkdirAll(filepath.Join(host, "var/lib"), 0o755))
+	// On the host this link is absolute: it must lead below the host root.
+	must(t, os.Symlink("/data/containerd", filepath.Join(host, "var/lib/containerd")))
+	got := measure(t, NewWalker(host), layerAt("/var/lib/containerd/fs")).Usage
+	if want := du(t, filepath.Join(host, "data/containerd/fs")); got != want {
+		t.Errorf("usage %+v, du says %+v", got, want)
+	}
+}
+
+func TestWalkEvidence(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2 * evidenceKept {
+		write(t, filepath.Join(dir, "old", strconv.Itoa(i)), 4096*(i+10))
+	}
+	past := time.Now().Add(-time.Hour)
+	w := NewWalker("/")
+	first := measure(t, w, layerAt(dir))
+	waitTick(t)
+	write(t, filepath.Join(dir, "app/logs/debug.log"), 4096)
+	must(t, os.Chtimes(filepath.Join(dir, "old/5"), past, past)) // ctime tells all the same
+	look := measure(t, w, Target{Layer: runtime.Layer{Upper: dir}, Since: first.Started.Add(time.Second)})
+	if n := len(look.Files); n != evidenceKept+2 {
+		t.Errorf("%d files, want the %d largest and the 2 that changed", n, evidenceKept)
+	}
+	byPath := map[string]Item{}
+	for _, it := range look.Files {
+		byPath[it.Path] = it
+	}
+	if it := byPath["/app/logs/debug.log"]; it.Bytes != 4096 || !it.New {
+		t.Errorf("debug.log is %+v, want 4096 bytes, new", it)
+	}
+	if it, ok := byPath["/old/5"]; !ok || it.New {
+		t.Errorf("old/5 is %+v, want it, not new", it)
+	}
+	for _, it := range look.Folders {
+		if it.Path == "/old" && it.Files == 2*evidenceKept {
+			return
+		}
+	}
+	t.Errorf("folder /old is not told: %+v", look.Folders)
+}
+
+// waitTick waits until the file system's clock has gone on by more than a
+// second: what the test needs is time that files are made in.
+func waitTick(t *testing.T) {
+	t.Helper()
+	timer := time.NewTimer(1100 * time.Millisecond)
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+		t.Fatal("no time left")
+	}
+}
+
+// TestWalkNeverWrong measures a layer in which a writer makes, renames and
+// removes files and folders all the time.
+func TestWalkNeverWrong(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 300 {
+		write(t, filepath.Join(dir, "still", strconv.Itoa(i%10), strconv.Itoa(i)), 4096)
+	}
+	least := du(t, dir)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() { churn(t, dir, stop) })
+	w := NewWalker("/")
+	// The writer has at most two files of 64 KiB and three folders at a time;
+	// one that is moved in front of the walk may be met twice.
+	most := Usage{Bytes: least.Bytes + 4*65536 + 8*4096, Inodes: least.Inodes + 12}
+	for i := range 200 {
+		got := measure(t, w, layerAt(dir)).Usage
+		if got.Bytes < least.Bytes || got.Bytes > most.Bytes || got.Inodes < least.Inodes || got.Inodes > most.Inodes {
+			t.Errorf("walk %d: %+v, want from %+v to %+v", i, got, least, most)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func churn(t *testing.T, dir string, stop <-chan struct{}) {
+	data := make([]byte, 65536)
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		sub := filepath.Join(dir, fmt.Sprintf("tmp%d", i%3))
+		file := filepath.Join(sub, "f")
+		if err := errors.Join(
+			os.Mkdir(sub, 0o755), os.WriteFile(file, data, 0o644),
+			os.Rename(file, filepath.Join(dir, "still", "g")), os.Rename(sub, sub+"x"),
+			os.Remove(filepath.Join(dir, "still", "g")), os.Remove(sub+"x"),
+		); err != nil {
+			t.Errorf("writer: %v", err)
+			return
+		}
+	}
+}
+
+func FuzzNextDirent(f *testing.F) {
+	dir := f.TempDir()
+	for _, name := range []string{"a", "new\nline", "\xff\xfe", strings.Repeat("n", 255)} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			f.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(dir, openFlags, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	n, err := getdents(fd, buf)
+	if err != nil {
+		f.Fatal(err)
+	}
+	_ = unix.Close(fd)
+	f.Add(buf[:n])
+	f.Add(buf[:20])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for rest := data; len(rest) > 0; {
+			d, next, err := nextDirent(rest)
+			if err != nil {
+				return
+			}
+			if len(next) >= len(rest) {
+				t.Fatal("an entry took nothing off the buffer")
+			}
+			if len(d.name) < 2 || bytes.IndexByte(d.name, 0) != len(d.name)-1 {
+				t.Fatalf("name %q is not ended by its only NUL", d.name)
+			}
+			_ = d.dots()
+			rest = next
+		}
+	})
+}
