@@ -89,19 +89,23 @@ func (l *testLab) eventually(what string, check func() error) {
 	}
 }
 
-// machine lists all on the machine that a lab might leave, without the lab's
-// own idea of what that is: every interface, route, rule, mount, loop device,
-// cgroup and namespace.
+// machine lists all on the machine that a lab might leave, by other means than
+// down's own. Others may be at work here meanwhile, so it asks for what a lab
+// can be the only one to make; the firewall and the kernel's settings whole.
 func machine(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
 	for _, cmd := range []string{
-		"ls /sys/class/net", "ip route show table all", "ip rule", "nft list ruleset", "iptables-save | grep -v '^#'",
-		"cut -d' ' -f5,9- /proc/self/mountinfo", "losetup -a | cut -d: -f1,3-",
+		"ls /sys/class/net | grep -E 'nalab|cni0'",
+		"ip route show table all | grep -E '172\\.30\\.|10\\.244\\.|10\\.96\\.|nalab'",
+		"nft list ruleset",
+		"iptables-save | grep -v '^#'",
+		"grep nodeagent-lab /proc/[0-9]*/mountinfo | grep -v ' /root/.cache/' | cut -d: -f2-",
+		"losetup -a | grep nodeagent-lab",
 		"find /sys/fs/cgroup -type d -name '*nodeagent-lab*'",
 		"sysctl -a 2>/dev/null | grep -E '^(vm\\.(overcommit|panic)|kernel\\.(panic|keys)|net\\.ipv4\\.ip_forward|net\\.netfilter\\.nf_conntrack_max)'",
-		"ls -d /etc/cni /opt/cni /opt/lab /etc/kubernetes /etc/containerd /run/containerd /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/lib/nodeagent* 2>/dev/null",
-		"ps -eo stat,args | grep -E '^[^Z][^ ]* +[^ ]*(containerd|kube|etcd|runc|nodeagent-lab)' | cut -c1-200",
+		"ls -d /etc/cni /opt/cni /opt/lab /etc/kubernetes /var/lib/kubelet /var/lib/cni /var/lib/nodeagent-lab* 2>/dev/null",
+		"ps -eo stat,args | grep -E '^[^Z].*(/opt/lab/|nodeagent-lab/|nodeagent-lab node-init| /web$| /pause$)' | grep -v grep | cut -c1-200",
 	} {
 		out, _ := exec.Command("sh", "-c", cmd).Output()
 		for line := range strings.Lines(string(out)) {
