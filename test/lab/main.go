@@ -50,6 +50,7 @@ func commands() []command {
 		{"start", "PROGRAM [NODE]", "start it again", startCommand},
 		{"build", "", "build and download all parts, and start nothing", buildCommand},
 		{"fetch", bundleNames(), "unpack Debian's packages into the cache and print the folder", fetchCommand},
+		{"test-env", "", "build and download what the tests use, and print where it is for a shell to eval", testEnvCommand},
 	}
 }
 

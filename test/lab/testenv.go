@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// testEnvCommand builds and fetches all that the tests use, and prints where it
+// is as lines for a shell to eval.
+func testEnvCommand(ctx context.Context, p paths, args []string) error {
+	if err := wantArgs(args, 0, 0); err != nil {
+		return err
+	}
+	show := newProgress(os.Stderr)
+	defer show.close()
+	bins, err := allParts(ctx, p, show)
+	if err != nil {
+		return err
+	}
+	debian := binaries{}
+	for _, name := range []string{"containerd-1.6", "prometheus"} {
+		if debian[name], err = fetchBundle(ctx, p.cache, name, show); err != nil {
+			return err
+		}
+	}
+	old := debian["containerd-1.6"]
+	containerd1, err := linkTogether(filepath.Join(p.cache, "test-containerd-1.6"), map[string]string{
+		"containerd":              filepath.Join(old, "usr/bin/containerd"),
+		"containerd-shim-runc-v2": filepath.Join(old, "usr/bin/containerd-shim-runc-v2"),
+		"ctr":                     filepath.Join(old, "usr/bin/ctr"),
+		"runc":                    filepath.Join(old, "usr/sbin/runc"),
+	})
+	if err != nil {
+		return err
+	}
+	containerd2, err := linkTogether(filepath.Join(p.cache, "test-containerd-2"), map[string]string{
+		"containerd":              bins.path("containerd", "containerd"),
+		"containerd-shim-runc-v2": bins.path("containerd", "containerd-shim-runc-v2"),
+		"ctr":                     bins.path("containerd", "ctr"),
+		"runc":                    bins.path("runc", "runc"),
+	})
+	if err != nil {
+		return err
+	}
+	for _, v := range [][2]string{
+		{"NODEAGENT_TEST_CONTAINERD_1_6", containerd1},
+		{"NODEAGENT_TEST_CONTAINERD_2", containerd2},
+		{"NODEAGENT_TEST_KUBERNETES", bins["kubernetes"]},
+		{"NODEAGENT_TEST_ETCD", filepath.Join(bins["etcd"], "usr/bin")},
+		{"NODEAGENT_TEST_PROMTOOL", filepath.Join(debian["prometheus"], "usr/bin/promtool")},
+	} {
+		fmt.Printf("export %s=%q\n", v[0], v[1])
+	}
+	return nil
+}
+
+// linkTogether puts programs that belong together into the bin of one folder,
+// as a distribution's package would.
+func linkTogether(dir string, programs map[string]string) (string, error) {
+	bin := filepath.Join(dir, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", fmt.Errorf("cannot make %s: %w", bin, err)
+	}
+	for name, target := range programs {
+		if _, err := os.Stat(target); err != nil {
+			return "", fmt.Errorf("cannot find %s: %w", name, err)
+		}
+		link := filepath.Join(bin, name)
+		if old, err := os.Readlink(link); err == nil && old == target {
+			continue
+		}
+		next := link + ".new"
+		_ = os.Remove(next)
+		if err := os.Symlink(target, next); err != nil {
+			return "", fmt.Errorf("cannot link %s: %w", name, err)
+		}
+		if err := os.Rename(next, link); err != nil {
+			return "", fmt.Errorf("cannot link %s: %w", name, err)
+		}
+	}
+	return dir, nil
+}
