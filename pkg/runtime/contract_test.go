@@ -274,7 +274,9 @@ func testFollowsLife(t *testing.T, l *lab) {
 	}
 
 	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
-	if err := task.Kill(ctx, syscall.SIGTERM); err != nil {
+	// Not SIGTERM: the first process of a pid namespace ignores what it has
+	// not asked for yet.
+	if err := task.Kill(ctx, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	ended(t, exit)
@@ -487,8 +489,8 @@ func testChurn(t *testing.T, l *lab) {
 
 func testCheck(t *testing.T, l *lab, prefix string) {
 	config := Config{Socket: l.daemon.socket, Namespaces: []string{"k8s.io", "default", "absent"}}
-	if _, err := Check(t.Context(), config); err == nil || !strings.Contains(err.Error(), l.daemon.socket) {
-		t.Errorf("without a containerd: %v; want an error that names the socket", err)
+	if _, err := Check(t.Context(), config); err == nil || !strings.Contains(err.Error(), l.daemon.socket) || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("without a containerd: %v; want an error that names the socket and what is wrong with it", err)
 	}
 	l.up(t)
 	l.create(t, "k8s.io", "a", "overlayfs", []string{"x"})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -29,7 +30,15 @@ type daemon struct {
 
 // connect returns only when containerd answered.
 func connect(ctx context.Context, socket string, timeout time.Duration) (*daemon, error) {
-	c, err := client.New(socket, client.WithTimeout(timeout))
+	c, err := client.New(socket, client.WithTimeout(timeout), client.WithExtraDialOpts([]grpc.DialOption{
+		// containerd's own dialer waits for a socket that is not there, up to
+		// the timeout and in steps of 10 ms, and then says "deadline
+		// exceeded". Here a missing socket is said at once, and by its name.
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, "unix", socket)
+		}),
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to containerd at %s: %w", socket, err)
 	}
