@@ -113,23 +113,6 @@ func debianBundles() []bundle {
 	}
 }
 
-func bundleNames() string {
-	var names []string
-	for _, b := range debianBundles() {
-		names = append(names, b.name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func fetchBundle(ctx context.Context, cache, name string, p *progress) (string, error) {
-	for _, b := range debianBundles() {
-		if b.name == name {
-			return b.fetch(ctx, cache, p)
-		}
-	}
-	return "", fmt.Errorf("cannot fetch %q: known are %s", name, bundleNames())
-}
-
 // fetch returns the folder with the bundle's files. What the cache has is taken
 // as it is, so that it works without a network; remove it for a newer version.
 func (b bundle) fetch(ctx context.Context, cache string, p *progress) (string, error) {

@@ -49,7 +49,7 @@ func commands() []command {
 		{"stop", "PROGRAM [NODE]", "stop such a program", stopCommand},
 		{"start", "PROGRAM [NODE]", "start it again", startCommand},
 		{"build", "", "build and download all parts, and start nothing", buildCommand},
-		{"fetch", bundleNames(), "unpack Debian's packages into the cache and print the folder", fetchCommand},
+		{"fetch", strings.Join(fetchable(), "|"), "build or download one part and print its folder in the cache", fetchCommand},
 	}
 }
 
