@@ -20,6 +20,7 @@ func nodeTools() []systemTool {
 	return []systemTool{
 		{"mount", "mount"}, {"mkfs.ext4", "e2fsprogs"}, {"iptables", "iptables"},
 		{"nft", "nftables"}, {"conntrack", "conntrack"}, {"cp", "coreutils"},
+		{"", "libseccomp2"}, // runc is linked to it
 	}
 }
 
@@ -54,7 +55,7 @@ func installTools(ctx context.Context, tools []systemTool, p *progress) error {
 }
 
 func (t systemTool) present() bool {
-	if t.program != "" && t.pkg != "libc6-dev" {
+	if t.program != "" {
 		_, err := exec.LookPath(t.program)
 		return err == nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,6 +166,26 @@ func TestLabUpKilled(t *testing.T) {
 			l.downLeavesNothing()
 		})
 	}
+	t.Run("while building", func(t *testing.T) {
+		l.t = t
+		build := l.command("build")
+		build.Env = append(os.Environ(), envCacheDir+"="+t.TempDir())
+		if err := build.Start(); err != nil {
+			t.Fatal(err)
+		}
+		l.eventually("the build is at work", func() error {
+			_, err := os.Stat(filepath.Join(findV2(t), cgroupName, "build-"+strconv.Itoa(build.Process.Pid)+"-"+startOf(t, build.Process.Pid)))
+			return err
+		})
+		// A down meanwhile leaves it alone.
+		l.ok("down")
+		if p, err := lookProcess(build.Process.Pid); err != nil {
+			t.Errorf("down ended another's build: %+v, %v", p, err)
+		}
+		_ = build.Process.Kill()
+		_ = build.Wait()
+		l.downLeavesNothing()
+	})
 	t.Run("and up again", func(t *testing.T) {
 		l.t = t
 		up := l.command("up")
@@ -177,6 +198,24 @@ func TestLabUpKilled(t *testing.T) {
 		l.ok("up")
 		l.downLeavesNothing()
 	})
+}
+
+func findV2(t *testing.T) string {
+	t.Helper()
+	groups, err := findCgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return groups.v2
+}
+
+func startOf(t *testing.T, pid int) string {
+	t.Helper()
+	p, err := lookProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.FormatUint(p.start, 10)
 }
 
 const webManifest = `
