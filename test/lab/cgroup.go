@@ -212,13 +212,75 @@ func removeCgroupDir(dir string) error {
 	return err
 }
 
-// left names the lab's cgroups that exist.
+// own lists the lab's cgroups directly below its top one, in any hierarchy,
+// that are to go with the lab. Not among them is the cgroup of another lab
+// command that is building.
+func (c cgroups) own() ([]string, error) {
+	var names []string
+	for _, tree := range c.trees() {
+		entries, err := os.ReadDir(filepath.Join(tree, cgroupName))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cannot list the lab's cgroups: %w", err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && !isLivingBuild(e.Name()) {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// killAll and removeAll do so for all of the lab's own cgroups.
+func (c cgroups) killAll(patience time.Duration) error {
+	names, err := c.own()
+	errs := []error{err}
+	for _, name := range names {
+		errs = append(errs, c.kill(name, patience))
+	}
+	return errors.Join(errs...)
+}
+
+func (c cgroups) removeAll() error {
+	names, err := c.own()
+	errs := []error{err}
+	for _, name := range names {
+		errs = append(errs, c.remove(name))
+	}
+	c.removeTop()
+	return errors.Join(errs...)
+}
+
+// removeTop removes the top cgroup unless somebody is building in it; whether
+// that was right is for left to say.
+func (c cgroups) removeTop() {
+	for _, tree := range c.trees() {
+		_ = os.Remove(filepath.Join(tree, cgroupName))
+	}
+}
+
+// left names the lab's cgroups that exist, but those of a build.
 func (c cgroups) left() []string {
 	var left []string
 	for _, tree := range c.trees() {
-		dir := filepath.Join(tree, cgroupName)
-		if _, err := os.Stat(dir); err == nil {
-			left = append(left, dir)
+		top := filepath.Join(tree, cgroupName)
+		entries, err := os.ReadDir(top)
+		if err != nil {
+			continue
+		}
+		building := false
+		for _, e := range entries {
+			switch {
+			case !e.IsDir():
+			case isLivingBuild(e.Name()):
+				building = true
+			default:
+				left = append(left, filepath.Join(top, e.Name()))
+			}
+		}
+		if !building {
+			left = append(left, top)
 		}
 	}
 	return left

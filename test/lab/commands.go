@@ -310,7 +310,7 @@ func fetchCommand(ctx context.Context, p paths, args []string) error {
 	}
 	show := newProgress(os.Stderr)
 	defer show.close()
-	dir, err := fetchBundle(ctx, p.cache, args[0], show)
+	dir, err := fetch(ctx, p.cache, args[0], show)
 	if err == nil {
 		fmt.Println(dir)
 	}

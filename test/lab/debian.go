@@ -20,6 +20,7 @@ func nodeTools() []systemTool {
 	return []systemTool{
 		{"mount", "mount"}, {"mkfs.ext4", "e2fsprogs"}, {"iptables", "iptables"},
 		{"nft", "nftables"}, {"conntrack", "conntrack"}, {"cp", "coreutils"},
+		{"", "libseccomp2"}, // runc is linked to it
 	}
 }
 
@@ -54,7 +55,7 @@ func installTools(ctx context.Context, tools []systemTool, p *progress) error {
 }
 
 func (t systemTool) present() bool {
-	if t.program != "" && t.pkg != "libc6-dev" {
+	if t.program != "" {
 		_, err := exec.LookPath(t.program)
 		return err == nil
 	}
@@ -111,23 +112,6 @@ func debianBundles() []bundle {
 		{"alertmanager", []string{"prometheus-alertmanager"}, "usr/bin/prometheus-alertmanager"},
 		{"node-exporter", []string{"prometheus-node-exporter"}, "usr/bin/prometheus-node-exporter"},
 	}
-}
-
-func bundleNames() string {
-	var names []string
-	for _, b := range debianBundles() {
-		names = append(names, b.name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func fetchBundle(ctx context.Context, cache, name string, p *progress) (string, error) {
-	for _, b := range debianBundles() {
-		if b.name == name {
-			return b.fetch(ctx, cache, p)
-		}
-	}
-	return "", fmt.Errorf("cannot fetch %q: known are %s", name, bundleNames())
 }
 
 // fetch returns the folder with the bundle's files. What the cache has is taken

@@ -35,11 +35,11 @@ func down(ctx context.Context, p paths, keepLogs bool, show *progress) error {
 	namespaces := recordedNamespaces(p)
 	errs := []error{
 		endRecorded(ctx, p),
-		groups.kill("", 30*time.Second),
+		groups.killAll(30 * time.Second),
 		waitLoopsGone(p.dir, 20*time.Second),
 		unmountBelow(p.dir),
 		removeLinks(),
-		groups.remove(""),
+		groups.removeAll(),
 		removeFolder(p, keepLogs),
 	}
 	show.doing("looking for leftovers")

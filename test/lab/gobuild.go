@@ -112,9 +112,10 @@ func (p part) goTool(ctx context.Context, group *buildGroup, dir string, stdout 
 }
 
 // buildGroup is the cgroup of the compilers, so that down ends them too when
-// up was killed.
+// their lab command was killed.
 type buildGroup struct {
 	groups cgroups
+	name   string
 	dir    *os.File
 }
 
@@ -128,7 +129,12 @@ func buildCgroup() (*buildGroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := groups.make(buildGroupName())
+	self, err := lookProcess(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at this process: %w", err)
+	}
+	name := buildGroupName(self)
+	dir, err := groups.make(name)
 	if err != nil {
 		return nil, err
 	}
@@ -136,11 +142,18 @@ func buildCgroup() (*buildGroup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the build's cgroup: %w", err)
 	}
-	return &buildGroup{groups: groups, dir: f}, nil
+	return &buildGroup{groups: groups, name: name, dir: f}, nil
 }
 
-// buildGroupName differs for each command: two may build at the same time.
-func buildGroupName() string { return fmt.Sprintf("build-%d", os.Getpid()) }
+// buildGroupName tells whose build it is.
+func buildGroupName(p process) string { return fmt.Sprintf("build-%d-%d", p.pid, p.start) }
+
+// isLivingBuild tells whether a cgroup belongs to a lab command that runs.
+func isLivingBuild(name string) bool {
+	var p process
+	_, err := fmt.Sscanf(name, "build-%d-%d", &p.pid, &p.start)
+	return err == nil && name == buildGroupName(p) && p.alive()
+}
 
 func (g *buildGroup) attr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -155,6 +168,6 @@ func (g *buildGroup) close() {
 		return
 	}
 	g.dir.Close()
-	_ = g.groups.remove(buildGroupName())
-	_ = os.Remove(g.groups.v2 + "/" + cgroupName) // stays if the lab runs
+	_ = g.groups.remove(g.name)
+	g.groups.removeTop() // stays while the lab runs
 }

@@ -49,8 +49,8 @@ func commands() []command {
 		{"stop", "PROGRAM [NODE]", "stop such a program", stopCommand},
 		{"start", "PROGRAM [NODE]", "start it again", startCommand},
 		{"build", "", "build and download all parts, and start nothing", buildCommand},
-		{"fetch", bundleNames(), "unpack Debian's packages into the cache and print the folder", fetchCommand},
 		{"test-env", "", "build and download what the tests use, and print where it is for a shell to eval", testEnvCommand},
+		{"fetch", strings.Join(fetchable(), "|"), "build or download one part and print its folder in the cache", fetchCommand},
 	}
 }
 

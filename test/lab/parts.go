@@ -41,7 +41,7 @@ func goParts() []part {
 		// Without the seccomp tag every pod fails: "seccomp not supported".
 		{name: "runc", module: "github.com/opencontainers/runc", target: "tool", needs: "runc",
 			flags: []string{"-tags", "seccomp"}, cgo: true,
-			tools: []systemTool{{"gcc", "gcc"}, {"gcc", "libc6-dev"}, {"pkg-config", "pkg-config"}, {"", "libseccomp-dev"}}},
+			tools: []systemTool{{"gcc", "gcc"}, {"", "libc6-dev"}, {"pkg-config", "pkg-config"}, {"", "libseccomp-dev"}}},
 		{name: "cni", module: "github.com/containernetworking/plugins", target: "tool", needs: "bridge"},
 		{name: "pause", version: "v1", target: ".", needs: "pause"},
 	}

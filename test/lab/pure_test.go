@@ -323,3 +323,12 @@ func TestLabFolderIsNoRoot(t *testing.T) {
 		}
 	}
 }
+
+func TestFetchUnknown(t *testing.T) {
+	show := newProgress(os.Stderr)
+	defer show.close()
+	_, err := fetch(context.Background(), t.TempDir(), "docker", show)
+	if err == nil || !strings.Contains(err.Error(), "containerd-1.6") {
+		t.Errorf("%v does not say what can be fetched", err)
+	}
+}

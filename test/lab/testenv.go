@@ -21,7 +21,7 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 	}
 	debian := binaries{}
 	for _, name := range []string{"containerd-1.6", "prometheus"} {
-		if debian[name], err = fetchBundle(ctx, p.cache, name, show); err != nil {
+		if debian[name], err = fetch(ctx, p.cache, name, show); err != nil {
 			return err
 		}
 	}

@@ -62,7 +62,7 @@ func allParts(ctx context.Context, p paths, show *progress) (binaries, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bins["etcd"], err = fetchBundle(ctx, p.cache, "etcd", show); err != nil {
+	if bins["etcd"], err = fetch(ctx, p.cache, "etcd", show); err != nil {
 		return nil, err
 	}
 	return bins, nil
