@@ -99,7 +99,7 @@ func (c *cluster) startAPI() {
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+strconv.Itoa(c.port),
 		"--cert-dir="+c.file("certs"), "--service-cluster-ip-range=10.96.0.0/24",
 		"--token-auth-file="+c.file("tokens.csv"), "--authorization-mode=AlwaysAllow",
-		"--disable-admission-plugins=ServiceAccount",
+		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		"--service-account-issuer=https://kubernetes.default", "--service-account-key-file="+c.file("service-account.key"),
 		"--service-account-signing-key-file="+c.file("service-account.key"))
 }
@@ -174,7 +174,7 @@ func start(t *testing.T, folder, binary string, args ...string) *process {
 		p.kill()
 		if t.Failed() {
 			out := p.output.Bytes()
-			t.Logf("the last of %s:\n%s", filepath.Base(binary), out[max(0, len(out)-3000):])
+			t.Logf("the last of %s:\n%s", filepath.Base(binary), out[max(0, len(out)-800):])
 		}
 	})
 	return p

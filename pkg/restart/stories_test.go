@@ -349,8 +349,8 @@ func storyConflicts(t *testing.T, s *stage, ns string) {
 		if conflicts++; conflicts%3 == 0 { // else it would never get through
 			return nil
 		}
-		s.annotate(t, &v1alpha1.Restart{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"}}, conflicts)
-		s.annotate(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}, conflicts)
+		s.label(t, &v1alpha1.Restart{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"}}, conflicts)
+		s.label(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}, conflicts)
 		return nil
 	}
 	a.run(t)
@@ -361,8 +361,10 @@ func storyConflicts(t *testing.T, s *stage, ns string) {
 	}
 }
 
-func (s *stage) annotate(t *testing.T, o client.Object, n int) {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"noise": fmt.Sprint(n)}}})
+// label writes what changes an object's resourceVersion and nothing else: an
+// annotation would raise a Deployment's generation too.
+func (s *stage) label(t *testing.T, o client.Object, n int) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{"noise": fmt.Sprint(n)}}})
 	if err != nil {
 		t.Error(err)
 	}
