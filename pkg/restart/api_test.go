@@ -18,15 +18,20 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
-const (
-	nodeA = "node-a"
-	nodeB = "node-b"
-)
-
-// stage is what the stories on the real API server are played on.
+// stage is what one story is played on: the cluster that all share, a
+// namespace and two nodes of its own.
 type stage struct {
-	cluster *cluster
-	kubelet *kubelet
+	cluster      *cluster
+	kubelet      *kubelet
+	nodeA, nodeB string
+}
+
+func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
+	t.Helper()
+	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b"}
+	c.namespace(t, name)
+	k.register(t, name, s.nodeA, s.nodeB)
+	return s
 }
 
 func TestOnAPIServer(t *testing.T) {
@@ -34,7 +39,7 @@ func TestOnAPIServer(t *testing.T) {
 		t.Skip("-short runs the pure tests alone")
 	}
 	c := startCluster(t)
-	s := &stage{cluster: c, kubelet: startKubelet(t, c, nodeA, nodeB)}
+	k := startKubelet(t, c)
 	stories := map[string]func(*testing.T, *stage, string){
 		"deployment":         storyDeployment,
 		"statefulset":        storyStatefulSet,
@@ -55,14 +60,12 @@ func TestOnAPIServer(t *testing.T) {
 		for name, story := range stories {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c.namespace(t, name)
-				story(t, s, name)
+				story(t, newStage(t, c, k, name), name)
 			})
 		}
 	})
 	t.Run("api-restart", func(t *testing.T) {
-		c.namespace(t, "api-restart")
-		storyAPIRestart(t, s, "api-restart")
+		storyAPIRestart(t, newStage(t, c, k, "api-restart"), "api-restart")
 	})
 }
 

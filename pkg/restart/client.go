@@ -2,6 +2,8 @@ package restart
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +24,8 @@ func NewClient(config *rest.Config) (client.WithWatch, error) {
 	if err != nil {
 		return nil, err
 	}
+	config = rest.CopyConfig(config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return evictOnce{next} })
 	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent"})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a client for %s: %w", config.Host, err)
@@ -52,4 +56,20 @@ func newMapper() meta.RESTMapper {
 	}
 	mapper.Add(own.WithKind("Restart"), meta.RESTScopeNamespace)
 	return mapper
+}
+
+// evictOnce lets the refusal of an eviction through. The API server says 429
+// with Retry-After when a PodDisruptionBudget forbids it, and client-go would
+// repeat the request by itself, ten seconds apart, and in the end lose the
+// server's sentence. The controller asks again in its own time.
+type evictOnce struct {
+	next http.RoundTripper
+}
+
+func (e evictOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := e.next.RoundTrip(r)
+	if err == nil && strings.HasSuffix(r.URL.Path, "/eviction") {
+		response.Header.Del("Retry-After")
+	}
+	return response, err
 }

@@ -16,33 +16,39 @@ import (
 // agent's Layers as well: each of its pods has written podBytes.
 type kubelet struct {
 	client client.WithWatch
-	nodes  []string
 
 	mu     sync.Mutex
-	held   map[string]bool // namespaces in which no pod becomes Ready
-	layers map[string]bool // uids of pods whose layers are there
+	nodes  map[string][]string // by namespace
+	held   map[string]bool     // namespaces in which no pod becomes Ready
+	layers map[string]bool     // uids of pods whose layers are there
 	next   int
 }
 
 const podBytes = 5 << 20
 
-func startKubelet(t *testing.T, c *cluster, nodes ...string) *kubelet {
-	k := &kubelet{client: c.admin, nodes: nodes, held: map[string]bool{}, layers: map[string]bool{}}
-	for _, name := range nodes {
-		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		create(t, c.admin, node)
-		node.Status = corev1.NodeStatus{
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-		}
-		if err := c.admin.Status().Update(t.Context(), node); err != nil {
-			t.Fatal(err)
-		}
-	}
+func startKubelet(t *testing.T, c *cluster) *kubelet {
+	k := &kubelet{client: c.admin, nodes: map[string][]string{}, held: map[string]bool{}, layers: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { k.run(ctx) })
 	t.Cleanup(func() { cancel(); done.Wait() })
 	return k
+}
+
+// register makes the nodes that a namespace's pods are put on.
+func (k *kubelet) register(t *testing.T, namespace string, nodes ...string) {
+	t.Helper()
+	for _, name := range nodes {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"story": namespace}}}
+		create(t, k.client, node)
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		if err := k.client.Status().Update(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nodes[namespace] = nodes
 }
 
 // hold keeps the pods of a namespace from becoming Ready, which stops a
@@ -107,7 +113,8 @@ func (k *kubelet) place(pod *corev1.Pod) string {
 		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
 	}
 	k.next++
-	return k.nodes[k.next%len(k.nodes)]
+	nodes := k.nodes[pod.Namespace]
+	return nodes[k.next%len(nodes)]
 }
 
 func runningStatus(pod *corev1.Pod) corev1.PodStatus {

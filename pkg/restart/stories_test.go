@@ -23,21 +23,21 @@ import (
 func storyDeployment(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	old := s.pods(t, ns, "web")
-	a := s.agent(t, Options{Node: nodeA})
+	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
-	pod := s.podOn(t, ns, "web", nodeA)
+	pod := s.podOn(t, ns, "web", s.nodeA)
 	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != Created || o.Restart != "deployment-web" {
 		t.Fatalf("outcome %+v", o)
 	}
 	r := s.ended(t, ns, "deployment-web")
-	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed on node-a")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed on "+s.nodeA)
 	s.wantOneRollout(t, d)
 	for _, p := range s.pods(t, ns, "web") {
 		if slices.ContainsFunc(old, func(o corev1.Pod) bool { return o.UID == p.UID }) {
 			t.Errorf("pod %s is still an old one", p.Name)
 		}
 	}
-	onA := filterPods(old, func(p *corev1.Pod) bool { return p.Spec.NodeName == nodeA })
+	onA := filterPods(old, func(p *corev1.Pod) bool { return p.Spec.NodeName == s.nodeA })
 	if want := int64(len(onA)) * podBytes; r.Status.FreedBytes != want || r.Status.Freed != formatBytes(want) {
 		t.Errorf("freed %d (%s), want %d", r.Status.FreedBytes, r.Status.Freed, want)
 	}
@@ -60,7 +60,7 @@ func storyDeployment(t *testing.T, s *stage, ns string) {
 
 // again asks for a second restart: an agent has to wait, a person has not.
 func (s *stage) again(t *testing.T, a *agent, ns string) {
-	pod := s.podOn(t, ns, "web", nodeA)
+	pod := s.podOn(t, ns, "web", s.nodeA)
 	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != CoolingDown || time.Until(o.Until) < 50*time.Minute {
 		t.Fatalf("outcome %+v, want a cooldown of about an hour", o)
 	}
@@ -82,9 +82,9 @@ func storyStatefulSet(t *testing.T, s *stage, ns string) {
 	create(t, s.cluster.admin, set)
 	s.settle(t, set, func() bool { return rolloutStatefulSet(set).complete })
 	before := set.Generation
-	a := s.agent(t, Options{Node: nodeA})
+	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
-	a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	r := s.ended(t, ns, "statefulset-web")
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed")
 	s.settle(t, set, func() bool { return true })
@@ -93,11 +93,15 @@ func storyStatefulSet(t *testing.T, s *stage, ns string) {
 	}
 }
 
-func (s *stage) daemonSet(t *testing.T, ns string) *appsv1.DaemonSet {
+// daemonSet is one on the story's own two nodes.
+func (s *stage) daemonSet(t *testing.T, ns, name string) *appsv1.DaemonSet {
 	t.Helper()
+	template := podTemplate()
+	template.Labels = map[string]string{"app": name}
+	template.Spec.NodeSelector = map[string]string{"story": ns}
 	set := &appsv1.DaemonSet{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
-		Spec:       appsv1.DaemonSetSpec{Selector: selector(), Template: podTemplate()},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec:       appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
 	}
 	create(t, s.cluster.admin, set)
 	s.settle(t, set, func() bool { return set.Status.NumberAvailable == 2 })
@@ -105,18 +109,18 @@ func (s *stage) daemonSet(t *testing.T, ns string) *appsv1.DaemonSet {
 }
 
 func storyDaemonSet(t *testing.T, s *stage, ns string) {
-	set := s.daemonSet(t, ns)
-	onA, onB := s.podOn(t, ns, "web", nodeA), s.podOn(t, ns, "web", nodeB)
-	a, b := s.agent(t, Options{Node: nodeA}), s.agent(t, Options{Node: nodeB})
+	set := s.daemonSet(t, ns, "web")
+	onA, onB := s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)
+	a, b := s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})
 	a.run(t)
 	b.run(t)
 	a.request(t, onA, v1alpha1.ReasonDiskFill)
 	r := s.ended(t, ns, "daemonset-web")
-	wantPhase(t, r, v1alpha1.PhaseSucceeded, "1 pod replaced", "5.0Mi freed on node-a")
-	if now := s.podOn(t, ns, "web", nodeA); now.UID == onA.UID || !ready(now) {
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "1 pod replaced", "5.0Mi freed on "+s.nodeA)
+	if now := s.podOn(t, ns, "web", s.nodeA); now.UID == onA.UID || !ready(now) {
 		t.Errorf("pod on node-a: %s, ready %v", now.Name, ready(now))
 	}
-	if now := s.podOn(t, ns, "web", nodeB); now.UID != onB.UID {
+	if now := s.podOn(t, ns, "web", s.nodeB); now.UID != onB.UID {
 		t.Error("the pod on node-b was replaced too")
 	}
 	generation := set.Generation
@@ -124,21 +128,21 @@ func storyDaemonSet(t *testing.T, s *stage, ns string) {
 	if set.Generation != generation {
 		t.Error("the DaemonSet's spec was changed")
 	}
-	if o := a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill); o.Kind != CoolingDown {
+	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != CoolingDown {
 		t.Errorf("on node-a: %+v, want a cooldown", o)
 	}
 	if o := b.request(t, onB, v1alpha1.ReasonDiskFill); o.Kind != Renewed {
 		t.Errorf("on node-b: %+v, want Renewed", o)
 	}
-	wantPhase(t, s.ended(t, ns, "daemonset-web"), v1alpha1.PhaseSucceeded, "freed on node-b")
+	wantPhase(t, s.ended(t, ns, "daemonset-web"), v1alpha1.PhaseSucceeded, "freed on "+s.nodeB)
 }
 
 func storyRefused(t *testing.T, s *stage, ns string) {
-	a := s.agent(t, Options{Node: nodeA, ExcludedNamespaces: []string{"elsewhere"}})
+	a := s.agent(t, Options{Node: s.nodeA, ExcludedNamespaces: []string{"elsewhere"}})
 	a.run(t)
 	s.deployment(t, ns, "web")
 	s.cluster.kubectl("rollout", "pause", "-n", ns, "deployment/web")
-	pod := s.podOn(t, ns, "web", nodeA)
+	pod := s.podOn(t, ns, "web", s.nodeA)
 	a.request(t, pod, v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseRefused, "The Deployment is paused.")
 	if s.replicaSets(t, ns, "web") != 1 {
@@ -157,9 +161,9 @@ func storyRefused(t *testing.T, s *stage, ns string) {
 		t.Errorf("events on the bare pod: %v", got)
 	}
 
-	observer := s.agent(t, Options{Node: nodeB, Mode: ModeObserve})
+	observer := s.agent(t, Options{Node: s.nodeB, Mode: ModeObserve})
 	s.deployment(t, ns, "seen")
-	seen := s.podOn(t, ns, "seen", nodeB)
+	seen := s.podOn(t, ns, "seen", s.nodeB)
 	for range 3 { // told once
 		if o := observer.request(t, seen, v1alpha1.ReasonDiskFill); o.Kind != Observed {
 			t.Errorf("outcome %+v, want Observed", o)
@@ -177,8 +181,8 @@ func storyRefused(t *testing.T, s *stage, ns string) {
 // Restart and fifty times for the renewal of an ended one.
 func storyRace(t *testing.T, s *stage, ns string) {
 	s.deployment(t, ns, "web")
-	agents := []*agent{s.agent(t, Options{Node: nodeA}), s.agent(t, Options{Node: nodeB})}
-	pods := []*corev1.Pod{s.podOn(t, ns, "web", nodeA), s.podOn(t, ns, "web", nodeB)}
+	agents := []*agent{s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})}
+	pods := []*corev1.Pod{s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)}
 	for round := range 50 {
 		for _, want := range []OutcomeKind{Created, Renewed} {
 			outcomes := make([]OutcomeKind, len(agents))
@@ -218,68 +222,96 @@ func (s *stage) endByHand(t *testing.T, ns, name string) {
 	}
 }
 
-// storyKilled ends the controller dead before and after each of its writes,
-// for each kind; the one after it has to finish that restart and begin none.
+// storyKilled ends the controller dead before and after each of its writes;
+// the one after it has to finish that restart and begin none.
 func storyKilled(t *testing.T, s *stage, ns string) {
-	moments := s.moments(t, ns)
-	if len(moments) < 8 {
-		t.Fatalf("only these step boundaries: %v", moments)
-	}
-	for i, moment := range moments {
-		t.Run(fmt.Sprintf("%02d %s", i, moment), func(t *testing.T) {
-			t.Parallel()
-			name := fmt.Sprintf("web-%d", i)
+	kinds := map[string]func(t *testing.T, name string) (unchanged func(t *testing.T)){
+		KindDeployment: func(t *testing.T, name string) func(*testing.T) {
 			d := s.deployment(t, ns, name)
-			first := s.agent(t, Options{Node: nodeA})
-			seen := 0
-			first.controller.boundary = func(string) error {
-				if seen++; seen > i {
-					return errKilled
+			return func(t *testing.T) { s.wantOneRollout(t, d) }
+		},
+		KindDaemonSet: func(t *testing.T, name string) func(*testing.T) {
+			s.daemonSet(t, ns, name)
+			other := s.podOn(t, ns, name, s.nodeB).UID
+			return func(t *testing.T) {
+				if s.podOn(t, ns, name, s.nodeB).UID != other {
+					t.Error("the pod of another node was replaced")
 				}
-				return nil
 			}
-			first.request(t, s.podOn(t, ns, name, nodeA), v1alpha1.ReasonDiskFill)
-			if err := first.controller.Run(t.Context()); err != errKilled {
-				t.Fatalf("the first controller ended with %v", err)
-			}
-			second := s.agent(t, Options{Node: nodeA})
-			second.run(t)
-			r := s.ended(t, ns, "deployment-"+name)
-			wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed")
-			s.wantOneRollout(t, d)
-			if len(r.Status.History) != 1 {
-				t.Errorf("history %+v, want one restart", r.Status.History)
-			}
-		})
+		},
+	}
+	for kind, prepare := range kinds {
+		prefix := strings.ToLower(kind) + "-"
+		prepare(t, prefix+"scout")
+		moments := s.moments(t, ns, kind, prefix+"scout")
+		if len(moments) < 8 {
+			t.Fatalf("only these step boundaries: %v", moments)
+		}
+		for i, moment := range moments {
+			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
+				t.Parallel()
+				name := fmt.Sprintf("%s%d", prefix, i)
+				unchanged := prepare(t, name)
+				s.killedAt(t, ns, kind, name, i)
+				unchanged(t)
+			})
+		}
 	}
 }
 
+// killedAt stops a first controller at one boundary and runs a second.
+func (s *stage) killedAt(t *testing.T, ns, kind, name string, boundary int) {
+	first := s.agent(t, Options{Node: s.nodeA})
+	seen := 0
+	first.controller.boundary = func(string) error {
+		if seen++; seen > boundary {
+			return errKilled
+		}
+		return nil
+	}
+	outcome := first.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
+	if err := s.runOnly(t, first, ns, outcome.Restart); err != errKilled {
+		t.Fatalf("the first controller ended with %v", err)
+	}
+	second := s.agent(t, Options{Node: s.nodeA})
+	if err := s.runOnly(t, second, ns, outcome.Restart); err != nil {
+		t.Fatal(err)
+	}
+	r := s.restart(t, ns, outcome.Restart)
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
+	if len(r.Status.History) != 1 {
+		t.Errorf("history %+v, want one restart", r.Status.History)
+	}
+}
+
+// runOnly carries out one Restart. These stories run side by side on one node,
+// so a whole controller would take up those of the others.
+func (s *stage) runOnly(t *testing.T, a *agent, ns, name string) error {
+	return a.controller.carryOut(t.Context(), client.ObjectKey{Namespace: ns, Name: name})
+}
+
 // moments plays a restart through and writes down its step boundaries.
-func (s *stage) moments(t *testing.T, ns string) []string {
+func (s *stage) moments(t *testing.T, ns, kind, name string) []string {
 	t.Helper()
-	s.deployment(t, ns, "scout")
-	a := s.agent(t, Options{Node: nodeA})
-	var mu sync.Mutex
+	a := s.agent(t, Options{Node: s.nodeA})
 	var moments []string
 	a.controller.boundary = func(moment string) error {
-		mu.Lock()
-		defer mu.Unlock()
 		moments = append(moments, moment)
 		return nil
 	}
-	stop := a.run(t)
-	a.request(t, s.podOn(t, ns, "scout", nodeA), v1alpha1.ReasonDiskFill)
-	s.ended(t, ns, "deployment-scout")
-	stop()
+	a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
+	if err := s.runOnly(t, a, ns, Name(kind, name)); err != nil {
+		t.Fatal(err)
+	}
 	return moments
 }
 
 func storyStalled(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: nodeA, Deadline: 4 * time.Second})
+	a := s.agent(t, Options{Node: s.nodeA, Deadline: 4 * time.Second})
 	a.run(t)
-	a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	r := s.ended(t, ns, "deployment-web")
 	wantPhase(t, r, v1alpha1.PhaseStalled, "Not complete after 4s.", "not Ready", "keep serving")
 	s.settle(t, d, func() bool { return true })
@@ -296,9 +328,9 @@ func (s *stage) runningMidway(t *testing.T, ns string) (*agent, *v1alpha1.Restar
 	t.Helper()
 	s.deployment(t, ns, "web")
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: nodeA})
+	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
-	a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	return a, s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool {
 		return r.Status.Phase == v1alpha1.PhaseRunning && s.replicaSets(t, ns, "web") == 2
 	})
@@ -314,8 +346,8 @@ func storyTargetDeleted(t *testing.T, s *stage, ns string) {
 
 	s.kubelet.hold(ns, false)
 	s.deployment(t, ns, "other")
-	a := s.agent(t, Options{Node: nodeB})
-	a.request(t, s.podOn(t, ns, "other", nodeB), v1alpha1.ReasonDiskFill)
+	a := s.agent(t, Options{Node: s.nodeB})
+	a.request(t, s.podOn(t, ns, "other", s.nodeB), v1alpha1.ReasonDiskFill)
 	s.cluster.kubectl("delete", "deployment", "-n", ns, "other")
 	eventually(t, 60*time.Second, "the Restart goes with its owner", func() bool {
 		err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "deployment-other"}, &v1alpha1.Restart{})
@@ -339,8 +371,8 @@ func storyReverted(t *testing.T, s *stage, ns string) {
 // storyConflicts has others write the Restart and the Deployment all the time.
 func storyConflicts(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	a := s.agent(t, Options{Node: nodeA})
-	a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill)
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	conflicts := 0
 	a.controller.boundary = func(moment string) error {
 		if !strings.HasPrefix(moment, "before") || conflicts >= 12 {
@@ -419,8 +451,8 @@ func storyFences(t *testing.T, s *stage, ns string) {
 // storyTwoAgents is a Deployment that leaks on both nodes.
 func storyTwoAgents(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	agents := []*agent{s.agent(t, Options{Node: nodeA}), s.agent(t, Options{Node: nodeB})}
-	pods := []*corev1.Pod{s.podOn(t, ns, "web", nodeA), s.podOn(t, ns, "web", nodeB)}
+	agents := []*agent{s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})}
+	pods := []*corev1.Pod{s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)}
 	var both sync.WaitGroup
 	for i, a := range agents {
 		a.run(t)
@@ -436,14 +468,14 @@ func storyTwoAgents(t *testing.T, s *stage, ns string) {
 }
 
 func storyBudget(t *testing.T, s *stage, ns string) {
-	s.daemonSet(t, ns)
+	s.daemonSet(t, ns, "web")
 	s.cluster.kubectl("create", "poddisruptionbudget", "-n", ns, "web", "--selector=app=web", "--max-unavailable=0")
-	a := s.agent(t, Options{Node: nodeA, Deadline: 4 * time.Second})
+	a := s.agent(t, Options{Node: s.nodeA, Deadline: 4 * time.Second})
 	a.run(t)
-	pod := s.podOn(t, ns, "web", nodeA)
+	pod := s.podOn(t, ns, "web", s.nodeA)
 	a.request(t, pod, v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "daemonset-web"), v1alpha1.PhaseStalled, "disruption budget")
-	if now := s.podOn(t, ns, "web", nodeA); now.UID != pod.UID {
+	if now := s.podOn(t, ns, "web", s.nodeA); now.UID != pod.UID {
 		t.Error("the pod went against its budget")
 	}
 }
@@ -451,9 +483,9 @@ func storyBudget(t *testing.T, s *stage, ns string) {
 func storyAPIRestart(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: nodeA})
+	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
-	a.request(t, s.podOn(t, ns, "web", nodeA), v1alpha1.ReasonDiskFill)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
 	s.cluster.api.kill()
 	s.kubelet.hold(ns, false)

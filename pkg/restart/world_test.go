@@ -11,6 +11,11 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
+const (
+	nodeA = "node-a"
+	nodeB = "node-b"
+)
+
 // noon is when the pure tests play, in whole seconds as the API keeps time.
 func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 
