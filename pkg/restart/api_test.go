@@ -78,11 +78,11 @@ type agent struct {
 
 func (s *stage) agent(t *testing.T, o Options) *agent {
 	t.Helper()
-	c, err := NewClient(s.cluster.config)
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
+	c, err := NewClient(s.cluster.config, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
 	events, registry := NewEvents(c, o.Node, time.Now, log), prometheus.NewRegistry()
 	a := &agent{registry: registry}
 	a.requester = NewRequester(c, o, events, log)

@@ -2,9 +2,11 @@ package restart
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -19,14 +21,18 @@ import (
 // NewClient makes a client that knows the kinds this package deals with and
 // nothing more. It asks the API server for no discovery: the resources are
 // known, so a new agent costs it no request, and starts while it is away.
-func NewClient(config *rest.Config) (client.WithWatch, error) {
+func NewClient(config *rest.Config, log *slog.Logger) (client.WithWatch, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
 	config = rest.CopyConfig(config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return evictOnce{next} })
-	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent"})
+	c, err := client.NewWithWatch(config, client.Options{
+		Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent",
+		// Without one it takes controller-runtime's global, which complains.
+		Log: logr.FromSlogHandler(log.Handler()),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a client for %s: %w", config.Host, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,7 +117,7 @@ func (c *cluster) connect() {
 	mapper := newMapper().(*meta.DefaultRESTMapper)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
-	if c.admin, err = client.NewWithWatch(c.config, client.Options{Scheme: scheme, Mapper: mapper}); err != nil {
+	if c.admin, err = client.NewWithWatch(c.config, client.Options{Scheme: scheme, Mapper: mapper, Log: logr.Discard()}); err != nil {
 		c.t.Fatal(err)
 	}
 	eventually(c.t, 90*time.Second, "the API server answers", func() bool {

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,6 @@ type kubelet struct {
 	nodes  map[string][]string // by namespace
 	held   map[string]bool     // namespaces in which no pod becomes Ready
 	layers map[string]bool     // uids of pods whose layers are there
-	next   int
 }
 
 const podBytes = 5 << 20
@@ -83,13 +83,13 @@ func (k *kubelet) run(ctx context.Context) {
 			continue // the API server may be away; a kubelet goes on
 		}
 		for i := range pods.Items {
-			k.tend(ctx, &pods.Items[i])
+			k.tend(ctx, &pods.Items[i], pods.Items)
 		}
 	}
 }
 
 // tend does one thing to a pod. What fails is done at the next tick.
-func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod) {
+func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
@@ -98,8 +98,11 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod) {
 			delete(k.layers, string(pod.UID))
 		}
 	case pod.Spec.NodeName == "":
-		binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: k.place(pod)}}
-		_ = k.client.SubResource("binding").Create(ctx, pod, binding)
+		node := k.place(pod, all)
+		binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}
+		if k.client.SubResource("binding").Create(ctx, pod.DeepCopy(), binding) == nil {
+			pod.Spec.NodeName = node
+		}
 	case !ready(pod) && !k.held[pod.Namespace]:
 		k.layers[string(pod.UID)] = true
 		pod.Status = runningStatus(pod)
@@ -107,14 +110,17 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-// place is where a DaemonSet wants its pod, or the next node in turn.
-func (k *kubelet) place(pod *corev1.Pod) string {
+// place is where a DaemonSet wants its pod, or the node with the fewest pods
+// of the same owner, so that three replicas are always on both.
+func (k *kubelet) place(pod *corev1.Pod, all []corev1.Pod) string {
 	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
 		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
 	}
-	k.next++
-	nodes := k.nodes[pod.Namespace]
-	return nodes[k.next%len(nodes)]
+	owner := directOwner(pod).uid
+	load := func(node string) int {
+		return len(filterPods(all, func(p *corev1.Pod) bool { return p.Spec.NodeName == node && directOwner(p).uid == owner }))
+	}
+	return slices.MinFunc(k.nodes[pod.Namespace], func(a, b string) int { return load(a) - load(b) })
 }
 
 func runningStatus(pod *corev1.Pod) corev1.PodStatus {
