@@ -280,6 +280,28 @@ func TestWatcherForgetsTheGone(t *testing.T) {
 	})
 }
 
+// TestWatcherTellsNothingOfTheGone: a look that comes back when its container
+// is no longer there.
+func TestWatcherTellsNothingOfTheGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		c := s.add(app, still(100))
+		s.cost[c.Layer.Upper] = 3 * time.Second
+		o := s.options(t)
+		o.Limits = limitsOf{"u-1": {Containers: map[string]int64{"app": mib}}} // an offender at first sight
+		w := watch(t, o)
+		pass(time.Second)
+		s.remove(c.ID)
+		pass(5 * time.Second)
+		if n := len(w.Offences()); n != 0 {
+			t.Errorf("told %d offences of a container that is gone", n)
+		}
+		if n := s.count(c); n != 1 {
+			t.Errorf("measured %d times", n)
+		}
+	})
+}
+
 // TestWatcherMixesNoPods: an old pod and its successor of the same name, and
 // two attempts of one container in it.
 func TestWatcherMixesNoPods(t *testing.T) {
