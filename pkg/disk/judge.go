@@ -115,7 +115,7 @@ func near(all []forecast, p Policy) bool {
 		if exceeded(b) {
 			return true
 		}
-		if b.until.Expected <= 2*p.Horizon && toBlame(b, p, 0.5) {
+		if b.until.Expected <= 2*p.Horizon && !regrowth(b) && toBlame(b, p, 0.5) {
 			return true
 		}
 	}

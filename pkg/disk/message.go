@@ -65,6 +65,9 @@ func ending(v Verdict, b forecast) string {
 	if b.resource == Inodes {
 		return fmt.Sprintf("the file system of %s is out of inodes %s", quote(v.Filesystem), when)
 	}
+	if b.room <= 0 {
+		return fmt.Sprintf("the file system of %s is below its reserve already", quote(v.Filesystem))
+	}
 	return fmt.Sprintf("the file system of %s is full %s", quote(v.Filesystem), when)
 }
 
