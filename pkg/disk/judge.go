@@ -34,7 +34,7 @@ func Judge(f Facts, p Policy, was State) (Verdict, State) {
 	now := next(f, p, was, all)
 	b := first(all, now)
 	v := Verdict{
-		Container: f.Container, At: f.At,
+		Container: f.Container, Node: f.Node, At: f.At,
 		Offender: now.Offender, Since: now.Since,
 		Bound: b.bound, Resource: b.resource, Room: b.room, Until: b.until,
 		Filesystem: f.Mount, Usage: f.Usage,
