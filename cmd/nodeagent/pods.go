@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,14 +72,6 @@ func onlyLimits(obj any) (any, error) {
 // run follows the pods until ctx ends.
 func (p *nodePods) run(ctx context.Context) error {
 	p.informer.RunWithContext(ctx)
-	return nil
-}
-
-// synced says whether the pods were listed once.
-func (p *nodePods) synced() error {
-	if !p.informer.HasSynced() {
-		return errors.New("this node's pods were not yet listed")
-	}
 	return nil
 }
 

@@ -56,6 +56,8 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := srv.Shutdown(drain)
-	<-done
+	if end := <-done; !errors.Is(end, http.ErrServerClosed) {
+		return errors.Join(err, end)
+	}
 	return err
 }

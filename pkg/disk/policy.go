@@ -56,8 +56,9 @@ type Policy struct {
 	// rollout, and too short for a start-up to look like it on most disks.
 	Horizon time.Duration
 	// Sustain is for how long it must have been growing, seen in at least
-	// four looks. Default 7 s: at one look in 2 s that is four intervals on
-	// end, so a fill of 3 s is never an offence and a leak is one within 10 s.
+	// four looks. Default 5 s: a fill of 3 s is never an offence, and a leak is
+	// one within 8 s: up to 2 s until the first look that sees it, then one a
+	// second.
 	Sustain time.Duration
 	// Calm is for how long no bound may be nearer than twice the Horizon
 	// before an offender is none any more. Default 1 min.
@@ -82,7 +83,7 @@ func DefaultPolicy() Policy {
 		Reserve:      Reserve{Percent: 15},
 		InodeReserve: Reserve{Percent: 5},
 		Horizon:      30 * time.Minute,
-		Sustain:      7 * time.Second,
+		Sustain:      5 * time.Second,
 		Calm:         time.Minute,
 		MinBytes:     64 << 20,
 		MinInodes:    10_000,
