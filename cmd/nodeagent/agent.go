@@ -59,6 +59,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		{"containerd", connected(containers)},
 		{"disk", measured(disks)},
 	}
+	if api != nil {
+		ready = append(ready, readiness{"pods", api.pods.synced})
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return disks.Run(ctx) })
@@ -67,7 +70,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	} else {
 		g.Go(func() error { return api.run(ctx, disks) })
 	}
-	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready)) })
+	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log)) })
 	err = g.Wait()
 	log.Info("nodeagent ends")
 	return err
@@ -122,7 +125,10 @@ func logOffences(ctx context.Context, disks *disk.Watcher, log *slog.Logger) err
 		select {
 		case <-ctx.Done():
 			return nil
-		case v := <-disks.Offences():
+		case v, more := <-disks.Offences():
+			if !more {
+				return nil
+			}
 			logOffence(log, v)
 		}
 	}

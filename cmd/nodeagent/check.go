@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -70,7 +71,7 @@ func report(out io.Writer, findings []finding) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	failed := 0
 	for _, f := range findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.level, f.subject, f.text)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.level, f.subject, strings.Join(strings.Fields(f.text), " "))
 		if f.level == levelFailed {
 			failed++
 		}

@@ -21,10 +21,11 @@ func main() {
 func execute(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRootCommand()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "nodeagent: %v\n", err)
+		fmt.Fprintf(os.Stderr, "nodeagent: %s\n", oneLine(err))
 		return 1
 	}
 	return 0
