@@ -64,7 +64,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
-	g.Go(func() error { return disks.Run(ctx) })
+	g.Go(func() error { return watchDisks(ctx, containers, disks) })
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
 	} else {
@@ -87,6 +87,22 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
+	}
+}
+
+// watchDisks begins once containerd has told of all containers: before that
+// there would be nothing to measure, and all of it soon be done.
+func watchDisks(ctx context.Context, containers *runtime.Watcher, disks *disk.Watcher) error {
+	for {
+		changed := containers.Changed()
+		if !containers.Containers().Confirmed.IsZero() {
+			return disks.Run(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
 	}
 }
 

@@ -37,7 +37,8 @@ func newRootCommand() *cobra.Command {
 		Short:         "Watches what containers write to disk, and restarts the workload before the disk is full",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          cobra.NoArgs, // so that a mistyped command is an error
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newVersionCommand())
 	return root
