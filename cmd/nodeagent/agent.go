@@ -156,7 +156,7 @@ func logOffence(log *slog.Logger, v disk.Verdict) {
 }
 
 func evidence(v disk.Verdict) []string {
-	var files []string
+	files := make([]string, 0, len(v.Evidence))
 	for _, g := range v.Evidence {
 		files = append(files, fmt.Sprintf("%q %d B, %.0f B/s", g.Path, g.Bytes, g.Rate))
 	}

@@ -59,7 +59,11 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := srv.Shutdown(drain)
-	<-done
-	return err
+	if err := srv.Shutdown(drain); err != nil {
+		return fmt.Errorf("cannot finish answering on %s: %w", l.Addr(), err)
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
