@@ -34,7 +34,7 @@ bin/image:
 	go -C tools build -o ../$@ ./image
 
 bin/lab:
-	go -C test/lab build -o ../../$@ .
+	CGO_ENABLED=0 go -C test/lab build -o ../../$@ .
 
 .PHONY: image
 image: bin/nodeagent bin/image ## the agent as an OCI image, into dist/nodeagent.tar

@@ -85,7 +85,7 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 	policy.MinBytes = minimum.Value()
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
-		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Share: cfg.Disk.CPUShare(),
+		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
 }

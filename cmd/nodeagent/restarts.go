@@ -33,7 +33,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := restart.NewClient(kube)
+	c, err := restart.NewClient(kube, log)
 	if err != nil {
 		return nil, err
 	}

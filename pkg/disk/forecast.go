@@ -22,6 +22,7 @@ type Siblings struct {
 // Facts is all that a verdict on one container depends on.
 type Facts struct {
 	Container runtime.Container
+	Node      string // its name, for the message; may be empty
 	At        time.Time
 	Usage     Usage
 	Trends    Trends

@@ -34,7 +34,7 @@ func Judge(f Facts, p Policy, was State) (Verdict, State) {
 	now := next(f, p, was, all)
 	b := first(all, now)
 	v := Verdict{
-		Container: f.Container, At: f.At,
+		Container: f.Container, Node: f.Node, At: f.At,
 		Offender: now.Offender, Since: now.Since,
 		Bound: b.bound, Resource: b.resource, Room: b.room, Until: b.until,
 		Filesystem: f.Mount, Usage: f.Usage,
@@ -115,7 +115,7 @@ func near(all []forecast, p Policy) bool {
 		if exceeded(b) {
 			return true
 		}
-		if b.until.Expected <= 2*p.Horizon && toBlame(b, p, 0.5) {
+		if b.until.Expected <= 2*p.Horizon && !regrowth(b) && toBlame(b, p, 0.5) {
 			return true
 		}
 	}

@@ -63,9 +63,20 @@ func ending(v Verdict, b forecast) string {
 		return fmt.Sprintf("its pod's ephemeral-storage limit of %s is reached %s", size(float64(b.limit)), when)
 	}
 	if b.resource == Inodes {
-		return fmt.Sprintf("the file system of %s is out of inodes %s", quote(v.Filesystem), when)
+		return fmt.Sprintf("%s is out of inodes %s", fileSystem(v), when)
 	}
-	return fmt.Sprintf("the file system of %s is full %s", quote(v.Filesystem), when)
+	if b.room <= 0 {
+		return fmt.Sprintf("%s is below its reserve already", fileSystem(v))
+	}
+	return fmt.Sprintf("%s is full %s", fileSystem(v), when)
+}
+
+// fileSystem names a file system for someone who has many nodes.
+func fileSystem(v Verdict) string {
+	if v.Node == "" {
+		return "the file system of " + quote(v.Filesystem)
+	}
+	return "the file system of " + quote(v.Filesystem) + " on " + v.Node
 }
 
 // Name is how people are told of a container: pod/container, or its id where

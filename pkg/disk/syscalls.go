@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,12 +14,8 @@ import (
 
 const openFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NOATIME
 
-// statFlags: what is looked at is never followed, never mounted, and asked of
-// no server.
-const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
-
-const statMask = unix.STATX_TYPE | unix.STATX_NLINK | unix.STATX_INO | unix.STATX_BLOCKS |
-	unix.STATX_MTIME | unix.STATX_CTIME | unix.STATX_BTIME
+// statFlags: what is looked at is never followed and never mounted.
+const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 
 // vanished tells whether an entry is no longer what it was when its name was
 // read. That is normal in a folder that someone works in.
@@ -68,19 +65,10 @@ func openFolder(dir int, name []byte) (int, error) {
 }
 
 // statAt takes the stat of a name, which ends with a NUL, without a copy.
-func statAt(dir int, name []byte, st *unix.Statx_t) error {
-	return statx(dir, &name[0], statFlags, st)
-}
-
-func statFD(fd int, st *unix.Statx_t) error {
-	var empty byte
-	return statx(fd, &empty, statFlags|unix.AT_EMPTY_PATH, st)
-}
-
-func statx(dir int, name *byte, flags int, st *unix.Statx_t) error {
+func statAt(dir int, name []byte, st *unix.Stat_t) error {
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(name)),
-			uintptr(flags), statMask, uintptr(unsafe.Pointer(st)), 0)
+		_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(dir),
+			uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(st)), statFlags, 0, 0)
 		if errno == 0 {
 			return nil
 		}
@@ -88,6 +76,17 @@ func statx(dir int, name *byte, flags int, st *unix.Statx_t) error {
 			return errno
 		}
 	}
+}
+
+// madeAt is when a file was made, in ns since 1970; 0 where it is gone, or
+// neither kernel (before 4.11) nor file system can tell.
+func madeAt(dir int, name []byte) int64 {
+	var st unix.Statx_t
+	err := unix.Statx(dir, string(name[:len(name)-1]), statFlags|unix.AT_STATX_DONT_SYNC, unix.STATX_BTIME, &st)
+	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
 }
 
 func getdents(fd int, buf []byte) (int, error) {

@@ -60,6 +60,7 @@ type Growth struct {
 // Verdict is what is to be said of one container at one moment.
 type Verdict struct {
 	Container  runtime.Container
+	Node       string // whose disk it is; empty when the Watcher was not told
 	At         time.Time
 	Offender   bool
 	Since      time.Time // when it became an offender; zero while it is none

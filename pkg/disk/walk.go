@@ -33,8 +33,10 @@ const (
 
 var errMoved = errors.New("folders are moved faster than they can be walked")
 
-// Walker measures a layer by walking it: getdents64 and statx relative to
-// open folders. It works on every file system and kernel from 4.11 on.
+// Walker measures a layer by walking it: getdents64 and fstatat relative
+// to open folders. It works on every file system and kernel. (statx for every
+// file would cost 15% more; only files kept as evidence are asked for the time
+// they were made.)
 //
 // It counts as `du -s -x --block-size=1` does: allocated blocks, the upper
 // folder itself, hard links once, one file system. Links are not followed, nothing
@@ -97,7 +99,7 @@ func (wr *Walker) once(ctx context.Context, w *walk, t Target) (Look, error) {
 	}
 	look.Took = time.Since(look.Started)
 	look.Usage = w.usage
-	look.Device = unix.Mkdev(w.major, w.minor)
+	look.Device = w.dev
 	look.Files = union(&w.files, &w.changedFiles)
 	look.Folders = union(&w.folders, &w.changedFolders)
 	return look, nil
@@ -105,15 +107,15 @@ func (wr *Walker) once(ctx context.Context, w *walk, t Target) (Look, error) {
 
 // walk is one walk's state; it is used again for the next.
 type walk struct {
-	usage        Usage
-	major, minor uint32
-	since        int64 // ns; 0: nothing counts as changed
-	links        map[uint64]uint32
-	stack        []frame
-	spare        [][]byte // pending buffers of folders that were left
-	path         []byte   // of the folder on top of the stack
-	buf          []byte
-	stat         unix.Statx_t
+	usage Usage
+	dev   uint64
+	since int64 // ns; 0: nothing counts as changed
+	links map[uint64]uint32
+	stack []frame
+	spare [][]byte // pending buffers of folders that were left
+	path  []byte   // of the folder on top of the stack
+	buf   []byte
+	stat  unix.Stat_t
 
 	files, changedFiles, folders, changedFolders top
 }
@@ -163,10 +165,10 @@ func (w *walk) reset(since time.Time) {
 func (w *walk) run(ctx context.Context, root int) (err error) {
 	defer w.closeAll()
 	w.stack = append(w.stack, frame{fd: root})
-	if err := statFD(root, &w.stat); err != nil {
+	if err := unix.Fstat(root, &w.stat); err != nil {
 		return err
 	}
-	w.major, w.minor = w.stat.Dev_major, w.stat.Dev_minor
+	w.dev = uint64(w.stat.Dev)
 	w.countFolder(&w.stack[0])
 	for len(w.stack) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -247,7 +249,7 @@ func (w *walk) entry(f *frame, d dirent) error {
 		f.pending = append(f.pending, d.name...)
 		return nil
 	}
-	if st.Dev_major != w.major || st.Dev_minor != w.minor || w.countedLink(st) {
+	if uint64(st.Dev) != w.dev || w.countedLink(st) {
 		return nil
 	}
 	bytes := int64(st.Blocks) * 512
@@ -255,23 +257,23 @@ func (w *walk) entry(f *frame, d dirent) error {
 	w.usage.Inodes++
 	f.bytes += bytes
 	f.count++
-	changed := w.since != 0 && (ns(st.Ctime) >= w.since || ns(st.Mtime) >= w.since)
+	changed := w.since != 0 && (st.Ctim.Nano() >= w.since || st.Mtim.Nano() >= w.since)
 	f.touched = f.touched || changed
-	w.note(d.name, bytes, changed)
+	w.note(f.fd, d.name, bytes, changed)
 	return nil
 }
 
 // countedLink tells whether another link of the same inode was counted. An
 // inode is forgotten with its last link, so a layer of many pairs costs no
 // memory.
-func (w *walk) countedLink(st *unix.Statx_t) bool {
+func (w *walk) countedLink(st *unix.Stat_t) bool {
 	if st.Nlink < 2 {
 		return false
 	}
 	left, seen := w.links[st.Ino]
 	switch {
 	case !seen:
-		w.links[st.Ino] = st.Nlink - 1
+		w.links[st.Ino] = uint32(st.Nlink - 1)
 	case left <= 1:
 		delete(w.links, st.Ino)
 	default:
@@ -281,7 +283,7 @@ func (w *walk) countedLink(st *unix.Statx_t) bool {
 }
 
 // note keeps a regular file as evidence when it is among the largest.
-func (w *walk) note(name []byte, bytes int64, changed bool) {
+func (w *walk) note(dir int, name []byte, bytes int64, changed bool) {
 	if bytes == 0 || w.stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return
 	}
@@ -290,10 +292,8 @@ func (w *walk) note(name []byte, bytes int64, changed bool) {
 	if !large && !changed {
 		return
 	}
-	it := Item{
-		Path: w.where(name), Bytes: bytes,
-		New: w.since != 0 && w.stat.Mask&unix.STATX_BTIME != 0 && ns(w.stat.Btime) >= w.since,
-	}
+	it := Item{Path: w.where(name), Bytes: bytes}
+	it.New = changed && madeAt(dir, name) >= w.since
 	if large {
 		w.files.add(it)
 	}
@@ -312,11 +312,11 @@ func (w *walk) enter(f *frame) error {
 	if err != nil {
 		return fmt.Errorf("cannot open folder %s: %w", quote(w.where(name)), err)
 	}
-	if err := statFD(fd, &w.stat); err != nil {
+	if err := unix.Fstat(fd, &w.stat); err != nil {
 		_ = unix.Close(fd)
 		return fmt.Errorf("cannot stat folder %s: %w", quote(w.where(name)), err)
 	}
-	if w.stat.Dev_major != w.major || w.stat.Dev_minor != w.minor {
+	if uint64(w.stat.Dev) != w.dev {
 		return unix.Close(fd) // another file system is mounted there
 	}
 	if len(w.stack) > openFolders {
@@ -376,10 +376,10 @@ func (w *walk) reopen(up *frame, child int) error {
 		return err
 	}
 	up.fd = fd
-	if err := statFD(fd, &w.stat); err != nil {
+	if err := unix.Fstat(fd, &w.stat); err != nil {
 		return err
 	}
-	if w.stat.Ino != up.ino || w.stat.Dev_major != w.major || w.stat.Dev_minor != w.minor {
+	if w.stat.Ino != up.ino || uint64(w.stat.Dev) != w.dev {
 		return errMoved
 	}
 	if up.eof {
@@ -428,5 +428,3 @@ func appendPath(path, name []byte) []byte {
 	}
 	return append(append(path, '/'), name...)
 }
-
-func ns(t unix.StatxTimestamp) int64 { return t.Sec*int64(time.Second) + int64(t.Nsec) }

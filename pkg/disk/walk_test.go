@@ -205,11 +205,13 @@ func TestWalkEvidence(t *testing.T) {
 	}
 	past := time.Now().Add(-time.Hour)
 	w := NewWalker("/")
-	first := measure(t, w, layerAt(dir))
-	waitTick(t)
+	if look := measure(t, w, layerAt(dir)); len(look.Files) != evidenceKept {
+		t.Errorf("first look: %d files, want the %d largest", len(look.Files), evidenceKept)
+	}
+	since := waitTick(t)
 	write(t, filepath.Join(dir, "app/logs/debug.log"), 4096)
 	must(t, os.Chtimes(filepath.Join(dir, "old/5"), past, past)) // ctime tells all the same
-	look := measure(t, w, Target{Layer: runtime.Layer{Upper: dir}, Since: first.Started.Add(time.Second)})
+	look := measure(t, w, Target{Layer: runtime.Layer{Upper: dir}, Since: since})
 	if n := len(look.Files); n != evidenceKept+2 {
 		t.Errorf("%d files, want the %d largest and the 2 that changed", n, evidenceKept)
 	}
@@ -231,16 +233,23 @@ func TestWalkEvidence(t *testing.T) {
 	t.Errorf("folder /old is not told: %+v", look.Folders)
 }
 
-// waitTick waits until the file system's clock has gone on by more than a
-// second: what the test needs is time that files are made in.
-func waitTick(t *testing.T) {
+// waitTick waits until the file system's clock has gone on by more than what a
+// walk allows it to be behind, and returns the time then.
+func waitTick(t *testing.T) time.Time {
 	t.Helper()
-	timer := time.NewTimer(1100 * time.Millisecond)
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-		t.Fatal("no time left")
+	file := filepath.Join(t.TempDir(), "clock")
+	changed := func() time.Time {
+		write(t, file, 1)
+		var st unix.Stat_t
+		must(t, unix.Stat(file, &st))
+		return time.Unix(st.Ctim.Unix())
 	}
+	start, now := changed(), time.Time{}
+	for now.Sub(start) < 5*clockGrain {
+		must(t, t.Context().Err())
+		now = changed()
+	}
+	return now
 }
 
 // TestWalkNeverWrong measures a layer in which a writer makes, renames and

@@ -44,6 +44,8 @@ type Options struct {
 	Meter      Meter
 	Limits     Limiter // nil: no limits are known
 	Policy     Policy
+	// Node is this node's name, for people who read of an offence. May be empty.
+	Node string
 	// HostRoot is where the host's root folder is mounted. Default "/".
 	HostRoot string
 	// Proc is where this process's own proc is mounted. Default "/proc".
@@ -396,7 +398,7 @@ func (w *Watcher) hostPath(p string) string {
 
 func (w *Watcher) facts(t *track, limits Limits) Facts {
 	f := Facts{
-		Container: t.container, At: t.at, Usage: t.usage, Trends: t.trends,
+		Container: t.container, Node: w.opts.Node, At: t.at, Usage: t.usage, Trends: t.trends,
 		Mount: t.fs.mount, Filesystem: t.fs.usage, Limits: limits,
 	}
 	if t.trends.Bytes.Rate.High > 0 || t.trends.Inodes.Rate.High > 0 {

@@ -2,7 +2,11 @@ package restart
 
 import (
 	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -17,12 +21,18 @@ import (
 // NewClient makes a client that knows the kinds this package deals with and
 // nothing more. It asks the API server for no discovery: the resources are
 // known, so a new agent costs it no request, and starts while it is away.
-func NewClient(config *rest.Config) (client.WithWatch, error) {
+func NewClient(config *rest.Config, log *slog.Logger) (client.WithWatch, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent"})
+	config = rest.CopyConfig(config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return evictOnce{next} })
+	c, err := client.NewWithWatch(config, client.Options{
+		Scheme: scheme, Mapper: newMapper(), FieldOwner: "nodeagent",
+		// Without one it takes controller-runtime's global, which complains.
+		Log: logr.FromSlogHandler(log.Handler()),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a client for %s: %w", config.Host, err)
 	}
@@ -52,4 +62,20 @@ func newMapper() meta.RESTMapper {
 	}
 	mapper.Add(own.WithKind("Restart"), meta.RESTScopeNamespace)
 	return mapper
+}
+
+// evictOnce lets the refusal of an eviction through. The API server says 429
+// with Retry-After when a PodDisruptionBudget forbids it, and client-go would
+// repeat the request by itself, ten seconds apart, and in the end lose the
+// server's sentence. The controller asks again in its own time.
+type evictOnce struct {
+	next http.RoundTripper
+}
+
+func (e evictOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := e.next.RoundTrip(r)
+	if err == nil && strings.HasSuffix(r.URL.Path, "/eviction") {
+		response.Header.Del("Retry-After")
+	}
+	return response, err
 }

@@ -31,6 +31,20 @@ type Outcome struct {
 	Until time.Time
 }
 
+// sentence says for the pod's owner what becomes of the offence.
+func (o Outcome) sentence() string {
+	switch o.Kind {
+	case Created, Renewed:
+		return "Restart " + o.Restart + " was asked for."
+	case Joined:
+		return "Restart " + o.Restart + " is on its way."
+	case CoolingDown:
+		return "Restart " + o.Restart + " ended not long ago: nothing more is done before " + o.Until.UTC().Format(time.RFC3339) + "."
+	case Gone, Excluded, Observed:
+	}
+	return ""
+}
+
 // active tells whether a Restart is asked for and not yet ended.
 func active(r *v1alpha1.Restart) bool {
 	return fresh(r) || !r.Status.Phase.Ended()

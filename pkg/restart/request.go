@@ -68,7 +68,7 @@ func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
 	outcome := Outcome{Restart: Name(own.target.Kind, own.target.Name), Target: own.target}
 	if kind, why := q.forbidden(pod); kind != "" {
 		outcome.Kind = kind
-		q.events.tell(ctx, eventOn(pod, corev1.EventTypeWarning, string(r.Reason), r.Message+" "+why))
+		q.tell(ctx, pod, r, why)
 		return outcome, nil
 	}
 	return q.race(ctx, pod, own, r, outcome)
@@ -112,6 +112,7 @@ func (q *Requester) race(ctx context.Context, pod *corev1.Pod, own owner, r Requ
 			return Outcome{}, err
 		}
 		if !lost {
+			q.tell(ctx, pod, r, outcome.sentence())
 			return outcome, nil
 		}
 	}
@@ -147,8 +148,13 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 		return false, fmt.Errorf("cannot write Restart %s/%s: %w", pod.Namespace, outcome.Restart, err)
 	}
 	q.log.Info("restart asked for", "restart", pod.Namespace+"/"+outcome.Restart, "reason", r.Reason, "outcome", outcome.Kind)
-	q.events.tell(ctx, eventOn(pod, corev1.EventTypeWarning, string(r.Reason), r.Message+" Restart "+outcome.Restart+" was asked for."))
 	return false, nil
+}
+
+// tell says on the pod what was seen and what becomes of it: the owner of a
+// pod reads that, whichever node's agent carries the restart out.
+func (q *Requester) tell(ctx context.Context, pod *corev1.Pod, r Request, becomes string) {
+	q.events.tell(ctx, eventOn(pod, corev1.EventTypeWarning, string(r.Reason), strings.TrimSuffix(r.Message, ".")+". "+becomes))
 }
 
 func (q *Requester) readRestart(ctx context.Context, key client.ObjectKey) (*v1alpha1.Restart, error) {

@@ -30,7 +30,7 @@ func rolloutDeployment(d *appsv1.Deployment) rollout {
 	return rollout{
 		complete: s.ObservedGeneration >= d.Generation &&
 			s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want,
-		sentence: counts(s.UpdatedReplicas, s.AvailableReplicas, want),
+		sentence: counts(s.ObservedGeneration, d.Generation, s.UpdatedReplicas, s.AvailableReplicas, want),
 	}
 }
 
@@ -39,11 +39,16 @@ func rolloutStatefulSet(set *appsv1.StatefulSet) rollout {
 	return rollout{
 		complete: s.ObservedGeneration >= set.Generation && s.CurrentRevision == s.UpdateRevision &&
 			s.UpdatedReplicas == want && s.Replicas == want && s.ReadyReplicas == want && s.AvailableReplicas == want,
-		sentence: counts(s.UpdatedReplicas, s.ReadyReplicas, want),
+		sentence: counts(s.ObservedGeneration, set.Generation, s.UpdatedReplicas, s.ReadyReplicas, want),
 	}
 }
 
-func counts(updated, available, want int32) string {
+// counts says how far a rollout is. Until the workload's controller has seen
+// the new template its status counts the old one's pods.
+func counts(observed, generation int64, updated, available, want int32) string {
+	if observed < generation {
+		updated = 0
+	}
 	return fmt.Sprintf("%d of %d pods are new, %d are available.", min(updated, want), want, available)
 }
 

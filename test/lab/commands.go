@@ -102,13 +102,22 @@ func kubectlCommand(_ context.Context, p paths, args []string) error {
 }
 
 func kubeconfigCommand(_ context.Context, p paths, args []string) error {
+	return tellPath(p, args, p.adminKubeconfig())
+}
+
+func auditLogCommand(_ context.Context, p paths, args []string) error {
+	return tellPath(p, args, p.auditLog())
+}
+
+// tellPath prints where a file of the running lab is.
+func tellPath(p paths, args []string, path string) error {
 	if err := wantArgs(args, 0, 0); err != nil {
 		return err
 	}
 	if _, err := recordedParts(p); err != nil {
 		return err
 	}
-	fmt.Println(p.adminKubeconfig())
+	fmt.Println(path)
 	return nil
 }
 

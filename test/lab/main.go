@@ -42,6 +42,7 @@ func commands() []command {
 		{"status", "", "show the nodes, their processes and how to use them", statusCommand},
 		{"kubectl", "ARGS…", "run kubectl as the cluster's admin", kubectlCommand},
 		{"kubeconfig", "", "print the path of the admin's kubeconfig", kubeconfigCommand},
+		{"audit-log", "", "print the path of the API server's audit log", auditLogCommand},
 		{"load", "IMAGE.tar [--node N]", "import an OCI or docker archive on all nodes, or on one", loadCommand},
 		{"exec", "NODE -- CMD…", "run a command on a node", execCommand},
 		{"node", "stop|start|cut|heal N", "pull a node's plug, switch it on, pull its network cable, plug it in", nodeCommand},

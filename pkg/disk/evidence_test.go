@@ -1,0 +1,127 @@
+package disk
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestGrowths(t *testing.T) {
+	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
+	file := func(path string, mb int64) Item { return Item{Path: path, Bytes: mb * mib} }
+	fresh := func(path string, mb int64) Item { return Item{Path: path, Bytes: mb * mib, New: true} }
+	folder := func(path string, files int, mb int64) Item { return Item{Path: path, Files: files, Bytes: mb * mib} }
+	type looks map[int]Look // by second
+	for _, c := range []struct {
+		name  string
+		looks looks
+		want  []string
+	}{
+		{"first look tells nothing", looks{0: {Files: []Item{file("/a", 100)}}}, nil},
+		{
+			"fastest first",
+			looks{
+				0:  {Files: []Item{file("/a", 100), file("/b", 5), file("/c", 900)}},
+				10: {Files: []Item{file("/a", 110), file("/b", 205), file("/c", 900)}},
+			},
+			[]string{"/b 200 MiB in 10 s", "/a 10 MiB in 10 s"},
+		},
+		{
+			"a new file grew from nothing, a renamed one did not grow",
+			looks{
+				0: {Files: []Item{file("/log", 500)}},
+				2: {Files: []Item{fresh("/log2", 40), file("/log.1", 500)}},
+			},
+			[]string{"/log2 40 MiB in 2.0 s"},
+		},
+		{
+			"growth starts when it starts",
+			looks{
+				0:  {Files: []Item{file("/a", 1)}},
+				20: {Files: []Item{file("/a", 1)}},
+				22: {Files: []Item{file("/a", 41)}},
+			},
+			[]string{"/a 40 MiB in 2.0 s"},
+		},
+		{
+			"truncated, it starts over",
+			looks{
+				0: {Files: []Item{file("/a", 1)}}, 2: {Files: []Item{file("/a", 100)}},
+				4: {Files: []Item{file("/a", 10)}}, 6: {Files: []Item{file("/a", 30)}},
+			},
+			[]string{"/a 20 MiB in 2.0 s"},
+		},
+		{
+			"many small files are told as their folder",
+			looks{
+				0: {Folders: []Item{folder("/spool", 100, 10)}, Files: []Item{file("/spool/1", 1), file("/a", 1)}},
+				2: {Folders: []Item{folder("/spool", 500, 50)}, Files: []Item{file("/spool/1", 2), file("/spool/2", 1), file("/a", 3)}},
+			},
+			[]string{"/spool 40 MiB in 2.0 s 500 files", "/a 2.0 MiB in 2.0 s"},
+		},
+		{
+			"a folder with one large file is told as the file",
+			looks{
+				0: {Folders: []Item{folder("/logs", 3, 10)}, Files: []Item{file("/logs/x", 9)}},
+				2: {Folders: []Item{folder("/logs", 3, 50)}, Files: []Item{file("/logs/x", 48)}},
+			},
+			[]string{"/logs/x 39 MiB in 2.0 s"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var m marks
+			for s := range 30 {
+				if l, ok := c.looks[s]; ok {
+					m.look(at(s), l)
+				}
+			}
+			var got []string
+			for _, g := range m.growths() {
+				text := fmt.Sprintf("%s %s in %s", g.Path, size(float64(g.Grew)), shortSpan(g.Over))
+				if g.Files > 0 {
+					text += fmt.Sprintf(" %d files", g.Files)
+				}
+				got = append(got, text)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func shortSpan(d time.Duration) string {
+	if d < 10*time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return span(d)
+}
+
+// TestGrowthIsOfTheLastMinute: the time a growth is told over stays bounded.
+func TestGrowthIsOfTheLastMinute(t *testing.T) {
+	var m marks
+	for s := 0; s <= 600; s += 2 {
+		m.look(epoch.Add(time.Duration(s)*time.Second), Look{Files: []Item{{Path: "/a", Bytes: int64(s) * mib}}})
+		if s < 120 {
+			continue
+		}
+		g := m.growths()[0]
+		if g.Over < 30*time.Second || g.Over > 64*time.Second || g.Rate != mib {
+			t.Fatalf("at %d s: %+v", s, g)
+		}
+	}
+}
+
+func TestTop(t *testing.T) {
+	k := top{max: 3}
+	for _, n := range []int64{5, 1, 4, 2, 3, 9, 0} {
+		k.add(Item{Path: fmt.Sprint(n), Bytes: n})
+	}
+	sum := int64(0)
+	for _, it := range k.items {
+		sum += it.Bytes
+	}
+	if len(k.items) != 3 || sum != 5+4+9 {
+		t.Errorf("kept %+v, want 9, 5, 4", k.items)
+	}
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package disk
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// TestMetricsGolden holds the whole exposition text of a small node. promtool
+// checks the same file in the make tier.
+func TestMetricsGolden(t *testing.T) {
+	var text bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.disk = func(s float64) float64 { return 253.004 + 25*s } // someone else writes as well
+		s.add(app, holds(func(s float64) float64 { return 100 + 20*s }))
+		s.add(container("web-0", "old", "app", "1"), still(100))
+		s.add(container("web-0", "new", "app", "2"), still(3))
+		box := container("web-0", "new", "", "4")
+		box.Sandbox = true
+		s.add(box, still(0.004))
+		s.add(runtime.Container{ID: "4f3c", Namespace: "moby"}, still(50))
+		s.containers = append(s.containers, runtime.Container{ID: "x", Layer: runtime.Layer{Snapshotter: "zfs"}})
+		o := s.options(t)
+		watch(t, o)
+		pass(21 * time.Second)
+		families, err := o.Registerer.(prometheus.Gatherer).Gather()
+		must(t, err)
+		for _, f := range families {
+			_, err := expfmt.MetricFamilyToText(&text, f)
+			must(t, err)
+		}
+	})
+	golden := filepath.Join("testdata", "metrics.txt")
+	if *update {
+		must(t, os.MkdirAll("testdata", 0o755))
+		must(t, os.WriteFile(golden, text.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	must(t, err)
+	if !bytes.Equal(text.Bytes(), want) {
+		t.Errorf("the text differs from %s; -update writes it\n%s", golden, text.Bytes())
+	}
+}
+
+// TestMetricsTable: each metric of the table is exposed, and each that is
+// exposed is in the table with its type and labels.
+func TestMetricsTable(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "metrics.txt"))
+	must(t, err)
+	for _, m := range Metrics() {
+		if !bytes.Contains(data, []byte("# TYPE "+m.Name+" "+m.Type+"\n")) {
+			t.Errorf("%s, a %s, is not exposed", m.Name, m.Type)
+		}
+		for _, label := range m.Labels {
+			if !bytes.Contains(data, []byte(label+`="`)) {
+				t.Errorf("%s: label %s is not exposed", m.Name, label)
+			}
+		}
+	}
+	if got, want := bytes.Count(data, []byte("# TYPE ")), len(Metrics()); got != want {
+		t.Errorf("%d metrics are exposed, %d in the table", got, want)
+	}
+}

@@ -1,0 +1,253 @@
+package restart
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+// stage is what one story is played on: the cluster that all share, a
+// namespace and two nodes of its own.
+type stage struct {
+	cluster      *cluster
+	kubelet      *kubelet
+	nodeA, nodeB string
+}
+
+func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
+	t.Helper()
+	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b"}
+	c.namespace(t, name)
+	k.register(t, name, s.nodeA, s.nodeB)
+	return s
+}
+
+func TestOnAPIServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short runs the pure tests alone")
+	}
+	c := startCluster(t)
+	k := startKubelet(t, c)
+	stories := map[string]func(*testing.T, *stage, string){
+		"deployment":         storyDeployment,
+		"statefulset":        storyStatefulSet,
+		"daemonset":          storyDaemonSet,
+		"refused":            storyRefused,
+		"race":               storyRace,
+		"killed":             storyKilled,
+		"stalled":            storyStalled,
+		"target-deleted":     storyTargetDeleted,
+		"template-changed":   storyTemplateChanged,
+		"annotation-reverts": storyReverted,
+		"conflicts":          storyConflicts,
+		"fences":             storyFences,
+		"two-agents":         storyTwoAgents,
+		"disruption-budget":  storyBudget,
+	}
+	t.Run("stories", func(t *testing.T) {
+		for name, story := range stories {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				story(t, newStage(t, c, k, name), name)
+			})
+		}
+	})
+	t.Run("api-restart", func(t *testing.T) {
+		storyAPIRestart(t, newStage(t, c, k, "api-restart"), "api-restart")
+	})
+}
+
+// agent is one node's restart machinery, as cmd/nodeagent wires it.
+type agent struct {
+	requester  *Requester
+	controller *Controller
+	registry   *prometheus.Registry
+}
+
+func (s *stage) agent(t *testing.T, o Options) *agent {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
+	c, err := NewClient(s.cluster.config, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, registry := NewEvents(c, o.Node, time.Now, log), prometheus.NewRegistry()
+	a := &agent{registry: registry}
+	a.requester = NewRequester(c, o, events, log)
+	a.controller = NewController(c, o, s.kubelet, events, NewMetrics(registry), log)
+	a.controller.poll = 100 * time.Millisecond
+	return a
+}
+
+// run starts the controller and gives what ends it and waits for it.
+func (a *agent) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { _ = a.controller.Run(ctx) })
+	stop = func() { cancel(); done.Wait() }
+	t.Cleanup(stop)
+	return stop
+}
+
+func (a *agent) request(t *testing.T, pod *corev1.Pod, reason v1alpha1.Reason) Outcome {
+	t.Helper()
+	outcome, err := a.requester.Request(t.Context(), Request{
+		Pod:     Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)},
+		Reason:  reason,
+		Message: "/app/debug.log in " + pod.Name + " grows.",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outcome
+}
+
+func podTemplate() corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "web", Image: "web:1",
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}},
+		}}},
+	}
+}
+
+func selector() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+}
+
+// deployment makes one of three replicas and waits until it is available.
+func (s *stage) deployment(t *testing.T, namespace, name string) *appsv1.Deployment {
+	t.Helper()
+	template := podTemplate()
+	template.Labels = map[string]string{"app": name}
+	d := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(3)), Template: template,
+			Selector: &metav1.LabelSelector{MatchLabels: template.Labels},
+		},
+	}
+	create(t, s.cluster.admin, d)
+	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
+	return d
+}
+
+// settle reads an object until it is as it should be.
+func (s *stage) settle(t *testing.T, o client.Object, so func() bool) {
+	t.Helper()
+	eventually(t, 60*time.Second, o.GetName()+" settles", func() bool {
+		return s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(o), o) == nil && so()
+	})
+}
+
+func (s *stage) pods(t *testing.T, namespace, app string) []corev1.Pod {
+	t.Helper()
+	var list corev1.PodList
+	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+// podOn is a pod of an app on a node.
+func (s *stage) podOn(t *testing.T, namespace, app, node string) *corev1.Pod {
+	t.Helper()
+	for _, p := range s.pods(t, namespace, app) {
+		if p.Spec.NodeName == node && p.DeletionTimestamp == nil {
+			return &p
+		}
+	}
+	t.Fatalf("no pod of %s on %s", app, node)
+	return nil
+}
+
+func (s *stage) restart(t *testing.T, namespace, name string) *v1alpha1.Restart {
+	t.Helper()
+	var r v1alpha1.Restart
+	if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &r); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// ended waits for the end of a Restart and gives it.
+func (s *stage) ended(t *testing.T, namespace, name string) *v1alpha1.Restart {
+	t.Helper()
+	return s.until(t, namespace, name, func(r *v1alpha1.Restart) bool { return !active(r) })
+}
+
+func (s *stage) until(t *testing.T, namespace, name string, so func(*v1alpha1.Restart) bool) *v1alpha1.Restart {
+	t.Helper()
+	r := &v1alpha1.Restart{}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	for {
+		err := s.cluster.admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, r)
+		if err == nil && so(r) {
+			return r
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("Restart %s/%s is still %s (%s), %v", namespace, name, r.Status.Phase, r.Status.Message, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func wantPhase(t *testing.T, r *v1alpha1.Restart, phase v1alpha1.Phase, words ...string) {
+	t.Helper()
+	if r.Status.Phase != phase {
+		t.Fatalf("phase is %s (%s), want %s", r.Status.Phase, r.Status.Message, phase)
+	}
+	for _, w := range words {
+		if !strings.Contains(r.Status.Message, w) {
+			t.Errorf("message %q does not say %q", r.Status.Message, w)
+		}
+	}
+}
+
+// events are the reasons of the Events about an object, as kubectl has them.
+func (s *stage) events(t *testing.T, namespace, kind, name string) []string {
+	t.Helper()
+	out := s.cluster.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}",
+		"--field-selector", "involvedObject.kind="+kind+",involvedObject.name="+name+",source=nodeagent")
+	reasons := strings.Fields(out)
+	slices.Sort(reasons)
+	return reasons
+}
+
+// replicaSets counts those of a Deployment: one more for each rollout.
+func (s *stage) replicaSets(t *testing.T, namespace, app string) int {
+	t.Helper()
+	var list appsv1.ReplicaSetList
+	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
+		t.Fatal(err)
+	}
+	return len(list.Items)
+}
+
+// wantOneRollout fails unless the template was changed exactly once.
+func (s *stage) wantOneRollout(t *testing.T, d *appsv1.Deployment) {
+	t.Helper()
+	before := d.Generation
+	s.settle(t, d, func() bool { return true })
+	if d.Generation != before+1 {
+		t.Errorf("generation went from %d to %d, want one change", before, d.Generation)
+	}
+	if n := s.replicaSets(t, d.Namespace, d.Name); n != 2 {
+		t.Errorf("%d ReplicaSets, want 2", n)
+	}
+}

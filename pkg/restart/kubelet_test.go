@@ -1,0 +1,138 @@
+package restart
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// kubelet plays scheduler and kubelet of all nodes through the real API: it
+// binds pods, makes them Ready, and deletes those that are to go. It is the
+// agent's Layers as well: each of its pods has written podBytes.
+type kubelet struct {
+	client client.WithWatch
+
+	mu     sync.Mutex
+	nodes  map[string][]string // by namespace
+	held   map[string]bool     // namespaces in which no pod becomes Ready
+	layers map[string]bool     // uids of pods whose layers are there
+}
+
+const podBytes = 5 << 20
+
+func startKubelet(t *testing.T, c *cluster) *kubelet {
+	k := &kubelet{client: c.admin, nodes: map[string][]string{}, held: map[string]bool{}, layers: map[string]bool{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { k.run(ctx) })
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return k
+}
+
+// register makes the nodes that a namespace's pods are put on.
+func (k *kubelet) register(t *testing.T, namespace string, nodes ...string) {
+	t.Helper()
+	for _, name := range nodes {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"story": namespace}}}
+		create(t, k.client, node)
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		if err := k.client.Status().Update(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nodes[namespace] = nodes
+}
+
+// hold keeps the pods of a namespace from becoming Ready, which stops a
+// rollout in its middle.
+func (k *kubelet) hold(namespace string, on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held[namespace] = on
+}
+
+// PodBytes implements Layers.
+func (k *kubelet) PodBytes(uid string) (int64, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.layers[uid] {
+		return podBytes, true
+	}
+	return 0, false
+}
+
+func (k *kubelet) run(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var pods corev1.PodList
+		if k.client.List(ctx, &pods) != nil {
+			continue // the API server may be away; a kubelet goes on
+		}
+		for i := range pods.Items {
+			k.tend(ctx, &pods.Items[i], pods.Items)
+		}
+	}
+}
+
+// tend does one thing to a pod. What fails is done at the next tick.
+func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case pod.DeletionTimestamp != nil:
+		if k.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID}) == nil {
+			delete(k.layers, string(pod.UID))
+		}
+	case pod.Spec.NodeName == "":
+		node := k.place(pod, all)
+		binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}
+		if k.client.SubResource("binding").Create(ctx, pod.DeepCopy(), binding) == nil {
+			pod.Spec.NodeName = node
+		}
+	case !ready(pod) && !k.held[pod.Namespace]:
+		k.layers[string(pod.UID)] = true
+		pod.Status = runningStatus(pod)
+		_ = k.client.Status().Update(ctx, pod)
+	}
+}
+
+// place is where a DaemonSet wants its pod, or the node with the fewest pods
+// of the same owner, so that three replicas are always on both.
+func (k *kubelet) place(pod *corev1.Pod, all []corev1.Pod) string {
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+	}
+	owner := directOwner(pod).uid
+	load := func(node string) int {
+		return len(filterPods(all, func(p *corev1.Pod) bool { return p.Spec.NodeName == node && directOwner(p).uid == owner }))
+	}
+	return slices.MinFunc(k.nodes[pod.Namespace], func(a, b string) int { return load(a) - load(b) })
+}
+
+func runningStatus(pod *corev1.Pod) corev1.PodStatus {
+	now := metav1.Now()
+	status := corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now}
+	for _, kind := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
+		status.Conditions = append(status.Conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now})
+	}
+	for _, c := range pod.Spec.Containers {
+		status.ContainerStatuses = append(status.ContainerStatuses, corev1.ContainerStatus{
+			Name: c.Name, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
+		})
+	}
+	return status
+}

@@ -1,0 +1,495 @@
+package restart
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+func storyDeployment(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	old := s.pods(t, ns, "web")
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	pod := s.podOn(t, ns, "web", s.nodeA)
+	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != Created || o.Restart != "deployment-web" {
+		t.Fatalf("outcome %+v", o)
+	}
+	r := s.ended(t, ns, "deployment-web")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed on "+s.nodeA)
+	s.wantOneRollout(t, d)
+	for _, p := range s.pods(t, ns, "web") {
+		if slices.ContainsFunc(old, func(o corev1.Pod) bool { return o.UID == p.UID }) {
+			t.Errorf("pod %s is still an old one", p.Name)
+		}
+	}
+	onA := filterPods(old, func(p *corev1.Pod) bool { return p.Spec.NodeName == s.nodeA })
+	if want := int64(len(onA)) * podBytes; r.Status.FreedBytes != want || r.Status.Freed != formatBytes(want) {
+		t.Errorf("freed %d (%s), want %d", r.Status.FreedBytes, r.Status.Freed, want)
+	}
+	if len(r.Status.ReplacedPods) != 3 || len(r.Status.History) != 1 || len(r.OwnerReferences) != 1 || r.OwnerReferences[0].UID != d.UID {
+		t.Errorf("status %+v, owners %+v", r.Status, r.OwnerReferences)
+	}
+	for kind, name := range map[string]string{"Restart": r.Name, "Deployment": "web"} {
+		if got := s.events(t, ns, kind, name); !slices.Equal(got, []string{EventStarted, EventSucceeded}) {
+			t.Errorf("events on %s: %v", kind, got)
+		}
+	}
+	if got := s.events(t, ns, "Pod", pod.Name); !slices.Equal(got, []string{"DiskFill", EventStarted, EventSucceeded}) {
+		t.Errorf("events on the pod: %v", got)
+	}
+	if got := testutil.ToFloat64(a.controller.metrics.ended.WithLabelValues("Deployment", "DiskFill", "Succeeded")); got != 1 {
+		t.Errorf("nodeagent_restarts_total is %v, want 1", got)
+	}
+	s.again(t, a, ns)
+}
+
+// again asks for a second restart: an agent has to wait, a person has not.
+func (s *stage) again(t *testing.T, a *agent, ns string) {
+	pod := s.podOn(t, ns, "web", s.nodeA)
+	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != CoolingDown || time.Until(o.Until) < 50*time.Minute {
+		t.Fatalf("outcome %+v, want a cooldown of about an hour", o)
+	}
+	if o := a.request(t, pod, v1alpha1.ReasonManual); o.Kind != Renewed {
+		t.Fatalf("outcome %+v, want Renewed", o)
+	}
+	r := s.ended(t, ns, "deployment-web")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded)
+	if h := r.Status.History; len(h) != 2 || h[0].Reason != v1alpha1.ReasonManual || h[1].Reason != v1alpha1.ReasonDiskFill {
+		t.Errorf("history %+v", h)
+	}
+}
+
+func storyStatefulSet(t *testing.T, s *stage, ns string) {
+	set := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
+		Spec:       appsv1.StatefulSetSpec{Replicas: new(int32(3)), Selector: selector(), Template: podTemplate()},
+	}
+	create(t, s.cluster.admin, set)
+	s.settle(t, set, func() bool { return rolloutStatefulSet(set).complete })
+	before := set.Generation
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
+	r := s.ended(t, ns, "statefulset-web")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced", "freed")
+	s.settle(t, set, func() bool { return true })
+	if set.Generation != before+1 || set.Status.UpdatedReplicas != 3 || set.Status.ReadyReplicas != 3 {
+		t.Errorf("generation %d after %d, status %+v", set.Generation, before, set.Status)
+	}
+}
+
+// daemonSet is one on the story's own two nodes.
+func (s *stage) daemonSet(t *testing.T, ns, name string) *appsv1.DaemonSet {
+	t.Helper()
+	template := podTemplate()
+	template.Labels = map[string]string{"app": name}
+	template.Spec.NodeSelector = map[string]string{"story": ns}
+	set := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec:       appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
+	}
+	create(t, s.cluster.admin, set)
+	s.settle(t, set, func() bool { return set.Status.NumberAvailable == 2 })
+	return set
+}
+
+func storyDaemonSet(t *testing.T, s *stage, ns string) {
+	set := s.daemonSet(t, ns, "web")
+	onA, onB := s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)
+	a, b := s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})
+	a.run(t)
+	b.run(t)
+	a.request(t, onA, v1alpha1.ReasonDiskFill)
+	r := s.ended(t, ns, "daemonset-web")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "1 pod replaced", "5.0Mi freed on "+s.nodeA)
+	if now := s.podOn(t, ns, "web", s.nodeA); now.UID == onA.UID || !ready(now) {
+		t.Errorf("pod on node-a: %s, ready %v", now.Name, ready(now))
+	}
+	if now := s.podOn(t, ns, "web", s.nodeB); now.UID != onB.UID {
+		t.Error("the pod on node-b was replaced too")
+	}
+	generation := set.Generation
+	s.settle(t, set, func() bool { return set.Status.NumberAvailable == 2 })
+	if set.Generation != generation {
+		t.Error("the DaemonSet's spec was changed")
+	}
+	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != CoolingDown {
+		t.Errorf("on node-a: %+v, want a cooldown", o)
+	}
+	if o := b.request(t, onB, v1alpha1.ReasonDiskFill); o.Kind != Renewed {
+		t.Errorf("on node-b: %+v, want Renewed", o)
+	}
+	wantPhase(t, s.ended(t, ns, "daemonset-web"), v1alpha1.PhaseSucceeded, "freed on "+s.nodeB)
+}
+
+func storyRefused(t *testing.T, s *stage, ns string) {
+	a := s.agent(t, Options{Node: s.nodeA, ExcludedNamespaces: []string{"elsewhere"}})
+	a.run(t)
+	s.deployment(t, ns, "web")
+	s.cluster.kubectl("rollout", "pause", "-n", ns, "deployment/web")
+	pod := s.podOn(t, ns, "web", s.nodeA)
+	a.request(t, pod, v1alpha1.ReasonDiskFill)
+	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseRefused, "The Deployment is paused.")
+	if s.replicaSets(t, ns, "web") != 1 {
+		t.Error("a refused restart rolled out")
+	}
+	o := a.request(t, pod, v1alpha1.ReasonDiskFill)
+	if left := time.Until(o.Until); o.Kind != CoolingDown || left > 10*time.Minute || left < 9*time.Minute {
+		t.Errorf("after a refusal: %+v", o)
+	}
+
+	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "bare"}, Spec: podTemplate().Spec}
+	create(t, s.cluster.admin, bare)
+	a.request(t, bare, v1alpha1.ReasonDiskFill)
+	wantPhase(t, s.ended(t, ns, "pod-bare"), v1alpha1.PhaseRefused, "has no owner")
+	if got := s.events(t, ns, "Pod", "bare"); !slices.Equal(got, []string{"DiskFill", EventRefused}) {
+		t.Errorf("events on the bare pod: %v", got)
+	}
+
+	observer := s.agent(t, Options{Node: s.nodeB, Mode: ModeObserve})
+	s.deployment(t, ns, "seen")
+	seen := s.podOn(t, ns, "seen", s.nodeB)
+	for range 3 { // told once
+		if o := observer.request(t, seen, v1alpha1.ReasonDiskFill); o.Kind != Observed {
+			t.Errorf("outcome %+v, want Observed", o)
+		}
+	}
+	if got := s.events(t, ns, "Pod", seen.Name); !slices.Equal(got, []string{"DiskFill"}) {
+		t.Errorf("events on the observed pod: %v", got)
+	}
+	if out := s.cluster.kubectl("get", "restarts", "-n", ns, "-o", "name"); strings.Contains(out, "seen") {
+		t.Errorf("observing made a Restart:\n%s", out)
+	}
+}
+
+// storyRace lets two agents ask at the same moment, fifty times for a first
+// Restart and fifty times for the renewal of an ended one.
+func storyRace(t *testing.T, s *stage, ns string) {
+	s.deployment(t, ns, "web")
+	agents := []*agent{s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})}
+	pods := []*corev1.Pod{s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)}
+	for round := range 50 {
+		for _, want := range []OutcomeKind{Created, Renewed} {
+			outcomes := make([]OutcomeKind, len(agents))
+			var both sync.WaitGroup
+			for i, a := range agents {
+				both.Go(func() { outcomes[i] = a.request(t, pods[i], v1alpha1.ReasonDiskFill).Kind })
+			}
+			both.Wait()
+			slices.Sort(outcomes)
+			if expected := []OutcomeKind{want, Joined}; !equalSets(outcomes, expected) {
+				t.Fatalf("round %d: outcomes %v, want %v", round, outcomes, expected)
+			}
+			s.endByHand(t, ns, "deployment-web")
+		}
+		if err := s.cluster.admin.Delete(t.Context(), s.restart(t, ns, "deployment-web")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func equalSets[T ~string](a, b []T) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+// endByHand ends a Restart as if it had ended two hours ago.
+func (s *stage) endByHand(t *testing.T, ns, name string) {
+	t.Helper()
+	r := s.restart(t, ns, name)
+	long := metav1.NewTime(time.Now().Add(-2 * time.Hour))
+	r.Status.ObservedGeneration, r.Status.Phase = r.Generation, v1alpha1.PhaseSucceeded
+	r.Status.Started, r.Status.Finished = &long, &long
+	r.Status.History = remember(nil, r.Spec, r.Status)
+	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// storyKilled ends the controller dead before and after each of its writes;
+// the one after it has to finish that restart and begin none.
+func storyKilled(t *testing.T, s *stage, ns string) {
+	kinds := map[string]func(t *testing.T, name string) (unchanged func(t *testing.T)){
+		KindDeployment: func(t *testing.T, name string) func(*testing.T) {
+			d := s.deployment(t, ns, name)
+			return func(t *testing.T) { s.wantOneRollout(t, d) }
+		},
+		KindDaemonSet: func(t *testing.T, name string) func(*testing.T) {
+			s.daemonSet(t, ns, name)
+			other := s.podOn(t, ns, name, s.nodeB).UID
+			return func(t *testing.T) {
+				if s.podOn(t, ns, name, s.nodeB).UID != other {
+					t.Error("the pod of another node was replaced")
+				}
+			}
+		},
+	}
+	for kind, prepare := range kinds {
+		prefix := strings.ToLower(kind) + "-"
+		prepare(t, prefix+"scout")
+		moments := s.moments(t, ns, kind, prefix+"scout")
+		if len(moments) < 8 {
+			t.Fatalf("only these step boundaries: %v", moments)
+		}
+		for i, moment := range moments {
+			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
+				t.Parallel()
+				name := fmt.Sprintf("%s%d", prefix, i)
+				unchanged := prepare(t, name)
+				s.killedAt(t, ns, kind, name, i)
+				unchanged(t)
+			})
+		}
+	}
+}
+
+// killedAt stops a first controller at one boundary and runs a second.
+func (s *stage) killedAt(t *testing.T, ns, kind, name string, boundary int) {
+	first := s.agent(t, Options{Node: s.nodeA})
+	seen := 0
+	first.controller.boundary = func(string) error {
+		if seen++; seen > boundary {
+			return errKilled
+		}
+		return nil
+	}
+	outcome := first.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
+	if err := s.runOnly(t, first, ns, outcome.Restart); err != errKilled {
+		t.Fatalf("the first controller ended with %v", err)
+	}
+	second := s.agent(t, Options{Node: s.nodeA})
+	if err := s.runOnly(t, second, ns, outcome.Restart); err != nil {
+		t.Fatal(err)
+	}
+	r := s.restart(t, ns, outcome.Restart)
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
+	if len(r.Status.History) != 1 {
+		t.Errorf("history %+v, want one restart", r.Status.History)
+	}
+}
+
+// runOnly carries out one Restart. These stories run side by side on one node,
+// so a whole controller would take up those of the others.
+func (s *stage) runOnly(t *testing.T, a *agent, ns, name string) error {
+	return a.controller.carryOut(t.Context(), client.ObjectKey{Namespace: ns, Name: name})
+}
+
+// moments plays a restart through and writes down its step boundaries.
+func (s *stage) moments(t *testing.T, ns, kind, name string) []string {
+	t.Helper()
+	a := s.agent(t, Options{Node: s.nodeA})
+	var moments []string
+	a.controller.boundary = func(moment string) error {
+		moments = append(moments, moment)
+		return nil
+	}
+	a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
+	if err := s.runOnly(t, a, ns, Name(kind, name)); err != nil {
+		t.Fatal(err)
+	}
+	return moments
+}
+
+func storyStalled(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	s.kubelet.hold(ns, true)
+	a := s.agent(t, Options{Node: s.nodeA, Deadline: 4 * time.Second})
+	a.run(t)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
+	r := s.ended(t, ns, "deployment-web")
+	wantPhase(t, r, v1alpha1.PhaseStalled, "Not complete after 4s.", "not Ready", "keep serving")
+	s.settle(t, d, func() bool { return true })
+	if d.Status.AvailableReplicas < 3 {
+		t.Errorf("%d old pods serve, want 3", d.Status.AvailableReplicas)
+	}
+	if got := s.events(t, ns, "Deployment", "web"); !slices.Equal(got, []string{EventStalled, EventStarted}) {
+		t.Errorf("events %v", got)
+	}
+}
+
+// runningMidway brings a restart to its middle, where no new pod is Ready.
+func (s *stage) runningMidway(t *testing.T, ns string) (*agent, *v1alpha1.Restart) {
+	t.Helper()
+	s.deployment(t, ns, "web")
+	s.kubelet.hold(ns, true)
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
+	return a, s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool {
+		return r.Status.Phase == v1alpha1.PhaseRunning && s.replicaSets(t, ns, "web") == 2
+	})
+}
+
+func storyTargetDeleted(t *testing.T, s *stage, ns string) {
+	_, r := s.runningMidway(t, ns)
+	// Without its owner reference the Restart outlives the Deployment, as one
+	// that a person made does.
+	s.cluster.kubectl("patch", "restart", "-n", ns, r.Name, "--type=json", `-p=[{"op":"remove","path":"/metadata/ownerReferences"}]`)
+	s.cluster.kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
+	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "deployment/web")
+
+	s.kubelet.hold(ns, false)
+	s.deployment(t, ns, "other")
+	a := s.agent(t, Options{Node: s.nodeB})
+	a.request(t, s.podOn(t, ns, "other", s.nodeB), v1alpha1.ReasonDiskFill)
+	s.cluster.kubectl("delete", "deployment", "-n", ns, "other")
+	eventually(t, 60*time.Second, "the Restart goes with its owner", func() bool {
+		err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "deployment-other"}, &v1alpha1.Restart{})
+		return apierrors.IsNotFound(err)
+	})
+}
+
+func storyTemplateChanged(t *testing.T, s *stage, ns string) {
+	_, r := s.runningMidway(t, ns)
+	s.cluster.kubectl("set", "image", "-n", ns, "deployment/web", "web=web:2")
+	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "Somebody else changed the pod template of deployment/web")
+}
+
+func storyReverted(t *testing.T, s *stage, ns string) {
+	_, r := s.runningMidway(t, ns)
+	s.cluster.kubectl("patch", "deployment", "-n", ns, "web", "--type=merge",
+		`-p={"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":null}}}}}`)
+	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "took the restart's annotation out")
+}
+
+// storyConflicts has others write the Restart and the Deployment all the time.
+func storyConflicts(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
+	conflicts := 0
+	a.controller.boundary = func(moment string) error {
+		if !strings.HasPrefix(moment, "before") || conflicts >= 12 {
+			return nil
+		}
+		if conflicts++; conflicts%3 == 0 { // else it would never get through
+			return nil
+		}
+		s.label(t, &v1alpha1.Restart{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"}}, conflicts)
+		s.label(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}, conflicts)
+		return nil
+	}
+	a.run(t)
+	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
+	s.wantOneRollout(t, d)
+	if conflicts < 6 {
+		t.Errorf("only %d conflicts were made", conflicts)
+	}
+}
+
+// label writes what changes an object's resourceVersion and nothing else: an
+// annotation would raise a Deployment's generation too.
+func (s *stage) label(t *testing.T, o client.Object, n int) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{"noise": fmt.Sprint(n)}}})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := s.cluster.admin.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		t.Error(err)
+	}
+}
+
+// storyFences is what the API server itself refuses, by the CRD's rules.
+func storyFences(t *testing.T, s *stage, ns string) {
+	valid := func() *v1alpha1.Restart {
+		return &v1alpha1.Restart{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"},
+			Spec:       v1alpha1.RestartSpec{Target: v1alpha1.TargetReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}},
+		}
+	}
+	refused := func(what, words string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v, want %q", what, err, words)
+		}
+	}
+	misnamed := valid()
+	misnamed.Name = "web"
+	refused("a wrong name", "its name is the lock", s.cluster.admin.Create(t.Context(), misnamed))
+	podless := valid()
+	podless.Spec.Scope = v1alpha1.ScopePod
+	refused("scope Pod without a pod", "needs the pod's name", s.cluster.admin.Create(t.Context(), podless))
+
+	r := valid()
+	create(t, s.cluster.admin, r)
+	r.Spec.Target.APIVersion = "apps/v2"
+	refused("another target", "target cannot be changed", s.cluster.admin.Update(t.Context(), r))
+
+	r = s.restart(t, ns, "deployment-web")
+	r.Status.Phase = v1alpha1.PhaseRunning
+	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Spec.AllowDowntime = true
+	refused("a change while it runs", "being carried out", s.cluster.admin.Update(t.Context(), r))
+	r.Status.Phase = v1alpha1.PhaseFailed
+	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Spec.AllowDowntime = true
+	if err := s.cluster.admin.Update(t.Context(), r); err != nil {
+		t.Errorf("a change after the end: %v", err)
+	}
+}
+
+// storyTwoAgents is a Deployment that leaks on both nodes.
+func storyTwoAgents(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	agents := []*agent{s.agent(t, Options{Node: s.nodeA}), s.agent(t, Options{Node: s.nodeB})}
+	pods := []*corev1.Pod{s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)}
+	var both sync.WaitGroup
+	for i, a := range agents {
+		a.run(t)
+		both.Go(func() {
+			for range 20 { // each agent's verdict stands until the pod is gone
+				a.request(t, pods[i], v1alpha1.ReasonDiskFill)
+			}
+		})
+	}
+	both.Wait()
+	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
+	s.wantOneRollout(t, d)
+}
+
+func storyBudget(t *testing.T, s *stage, ns string) {
+	s.daemonSet(t, ns, "web")
+	s.cluster.kubectl("create", "poddisruptionbudget", "-n", ns, "web", "--selector=app=web", "--max-unavailable=0")
+	a := s.agent(t, Options{Node: s.nodeA, Deadline: 4 * time.Second})
+	a.run(t)
+	pod := s.podOn(t, ns, "web", s.nodeA)
+	a.request(t, pod, v1alpha1.ReasonDiskFill)
+	wantPhase(t, s.ended(t, ns, "daemonset-web"), v1alpha1.PhaseStalled, "disruption budget")
+	if now := s.podOn(t, ns, "web", s.nodeA); now.UID != pod.UID {
+		t.Error("the pod went against its budget")
+	}
+}
+
+func storyAPIRestart(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	s.kubelet.hold(ns, true)
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
+	s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
+	s.cluster.api.kill()
+	s.kubelet.hold(ns, false)
+	s.cluster.startAPI()
+	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded, "3 pods replaced")
+	s.wantOneRollout(t, d)
+}

@@ -1,0 +1,146 @@
+package restart
+
+import (
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+)
+
+const (
+	nodeA = "node-a"
+	nodeB = "node-b"
+)
+
+// noon is when the pure tests play, in whole seconds as the API keeps time.
+func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
+
+func testRestart(kind string) *v1alpha1.Restart {
+	scope := v1alpha1.ScopeWorkload
+	if kind == KindDaemonSet {
+		scope = v1alpha1.ScopePod
+	}
+	return &v1alpha1.Restart{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: Name(kind, "web"), Generation: 1, UID: "restart-uid"},
+		Spec: v1alpha1.RestartSpec{
+			Target: v1alpha1.TargetReference{APIVersion: "apps/v1", Kind: kind, Name: "web"},
+			Scope:  scope, Pod: "web-old-0", PodUID: "old-0", Node: nodeA, Reason: v1alpha1.ReasonDiskFill,
+		},
+	}
+}
+
+func testPod(name, uid string, isReady bool) corev1.Pod {
+	status := corev1.ConditionFalse
+	if isReady {
+		status = corev1.ConditionTrue
+	}
+	return corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(uid)},
+		Spec:       corev1.PodSpec{NodeName: nodeA},
+		Status: corev1.PodStatus{
+			Phase:      corev1.PodRunning,
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}},
+		},
+	}
+}
+
+func going(p corev1.Pod) corev1.Pod {
+	p.DeletionTimestamp = new(metav1.NewTime(noon()))
+	return p
+}
+
+func oldPods() []corev1.Pod {
+	return []corev1.Pod{testPod("web-old-0", "old-0", true), testPod("web-old-1", "old-1", true)}
+}
+
+func newPods() []corev1.Pod {
+	return []corev1.Pod{testPod("web-new-0", "new-0", true), testPod("web-new-1", "new-1", true)}
+}
+
+func testDeployment() *appsv1.Deployment {
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1, ResourceVersion: "7"},
+		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: selector(), Template: podTemplate()},
+		Status:     appsv1.DeploymentStatus{ObservedGeneration: 1, Replicas: 2, UpdatedReplicas: 2, AvailableReplicas: 2},
+	}
+}
+
+func testStatefulSet() *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1},
+		Spec:       appsv1.StatefulSetSpec{Replicas: new(int32(2)), Selector: selector(), Template: podTemplate()},
+		Status: appsv1.StatefulSetStatus{
+			ObservedGeneration: 1, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2,
+			CurrentRevision: "1", UpdateRevision: "1",
+		},
+	}
+}
+
+func testDaemonSet() *appsv1.DaemonSet {
+	return &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1},
+		Spec:       appsv1.DaemonSetSpec{Selector: selector(), Template: podTemplate()},
+		Status:     appsv1.DaemonSetStatus{ObservedGeneration: 1, DesiredNumberScheduled: 3, UpdatedNumberScheduled: 3},
+	}
+}
+
+// testWorld is a workload with two old pods, and a Restart that is asked for.
+func testWorld(kind string) World {
+	w := World{Now: noon(), Node: nodeA, Restart: testRestart(kind), Pods: oldPods(), Written: map[string]Written{}}
+	switch kind {
+	case KindDeployment:
+		w.Target = &Target{Deployment: testDeployment()}
+	case KindStatefulSet:
+		w.Target = &Target{StatefulSet: testStatefulSet()}
+	case KindDaemonSet:
+		w.Target = &Target{DaemonSet: testDaemonSet()}
+		w.Pods = w.Pods[:1]
+	}
+	return w
+}
+
+// begun is testWorld after Begin.
+func begun(kind string) World {
+	w := testWorld(kind)
+	status, err := nextStatus(w, Next(w))
+	if err != nil {
+		panic(err)
+	}
+	w.Restart.Status = status
+	return w
+}
+
+// stampedWorld is begun with the stamp in the template.
+func stampedWorld(kind string, phase v1alpha1.Phase) World {
+	w := begun(kind)
+	setStamp(&w, stamp(w.Restart))
+	w.Restart.Status.Phase = phase
+	return w
+}
+
+func setStamp(w *World, value string) {
+	annotations := map[string]string{restartedAt: value}
+	switch {
+	case w.Target.Deployment != nil:
+		w.Target.Deployment.Spec.Template.Annotations = annotations
+		w.Target.Deployment.Generation++
+	case w.Target.StatefulSet != nil:
+		w.Target.StatefulSet.Spec.Template.Annotations = annotations
+		w.Target.StatefulSet.Generation++
+	}
+}
+
+// rolledOut makes the target's own controller have finished.
+func rolledOut(w *World) {
+	switch {
+	case w.Target.Deployment != nil:
+		w.Target.Deployment.Status.ObservedGeneration = w.Target.Deployment.Generation
+	case w.Target.StatefulSet != nil:
+		w.Target.StatefulSet.Status.ObservedGeneration = w.Target.StatefulSet.Generation
+	}
+	w.Pods = newPods()
+}
