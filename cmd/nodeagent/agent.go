@@ -59,15 +59,18 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		{"containerd", connected(containers)},
 		{"disk", measured(disks)},
 	}
+	if api != nil {
+		ready = append(ready, readiness{"pods", api.pods.synced})
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
-	g.Go(func() error { return disks.Run(ctx) })
+	g.Go(func() error { return watchDisks(ctx, containers, disks) })
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
 	} else {
 		g.Go(func() error { return api.run(ctx, disks) })
 	}
-	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready)) })
+	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log)) })
 	err = g.Wait()
 	log.Info("nodeagent ends")
 	return err
@@ -84,6 +87,22 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
+	}
+}
+
+// watchDisks begins once containerd has told of all containers: before that
+// there would be nothing to measure, and all of it soon be done.
+func watchDisks(ctx context.Context, containers *runtime.Watcher, disks *disk.Watcher) error {
+	for {
+		changed := containers.Changed()
+		if !containers.Containers().Confirmed.IsZero() {
+			return disks.Run(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
 	}
 }
 
@@ -122,7 +141,10 @@ func logOffences(ctx context.Context, disks *disk.Watcher, log *slog.Logger) err
 		select {
 		case <-ctx.Done():
 			return nil
-		case v := <-disks.Offences():
+		case v, more := <-disks.Offences():
+			if !more {
+				return nil
+			}
 			logOffence(log, v)
 		}
 	}
@@ -134,7 +156,7 @@ func logOffence(log *slog.Logger, v disk.Verdict) {
 }
 
 func evidence(v disk.Verdict) []string {
-	var files []string
+	files := make([]string, 0, len(v.Evidence))
 	for _, g := range v.Evidence {
 		files = append(files, fmt.Sprintf("%q %d B, %.0f B/s", g.Path, g.Bytes, g.Rate))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -55,9 +56,9 @@ func newCheckCommand() *cobra.Command {
 
 // checkHost asks one subject after the other, in the order of the agent's flow.
 func checkHost(ctx context.Context, cfg *v1alpha1.Config, o runOptions) []finding {
-	findings := []finding{{levelOK, "config", "node " + cfg.Node + ", listen " + cfg.Listen}}
+	var findings []finding //nolint:prealloc // each subject makes a few
 	for _, check := range []func(context.Context, *v1alpha1.Config, runOptions) []finding{
-		checkContainerd, checkLayers, checkCgroups, checkKernel, checkAPI,
+		checkConfig, checkContainerd, checkLayers, checkCgroups, checkKernel, checkAPI,
 	} {
 		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 		findings = append(findings, check(bounded, cfg, o)...)
@@ -66,11 +67,15 @@ func checkHost(ctx context.Context, cfg *v1alpha1.Config, o runOptions) []findin
 	return findings
 }
 
+func checkConfig(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
+	return []finding{{levelOK, "config", "node " + cfg.Node + ", listen " + cfg.Listen}}
+}
+
 func report(out io.Writer, findings []finding) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	failed := 0
 	for _, f := range findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.level, f.subject, f.text)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.level, f.subject, strings.Join(strings.Fields(f.text), " "))
 		if f.level == levelFailed {
 			failed++
 		}

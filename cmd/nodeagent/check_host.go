@@ -85,8 +85,7 @@ func checkKernel(context.Context, *v1alpha1.Config, runOptions) []finding {
 	if err := unix.Uname(&u); err != nil {
 		return []finding{{levelLacking, "kernel", err.Error()}}
 	}
-	found := []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}}
-	return append(found, checkFanotify(), checkLandlock())
+	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkFanotify(), checkLandlock()}
 }
 
 // checkFanotify tries what the kernel and this process's rights allow; no

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -16,40 +18,74 @@ import (
 
 const defaultConfigFile = "/etc/nodeagent/config.yaml"
 
-// loadConfig reads the file, fills in the defaults and validates. A missing
-// file is an error only when it was named.
+// loadConfig reads the file over the defaults and validates. A missing file is
+// an error only when it was named.
 func loadConfig(path string, named bool) (*v1alpha1.Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, fmt.Errorf("cannot read config: %w", err)
 	}
-	cfg := &v1alpha1.Config{}
-	if err := yaml.UnmarshalStrict(data, cfg); err != nil {
+	cfg, err := parseConfig(data)
+	if err != nil {
 		return nil, fmt.Errorf("cannot use config %s: %s", path, oneLine(err))
 	}
-	cfg.SetDefaults()
 	if cfg.Node == "" {
-		cfg.Node = os.Getenv("NODE_NAME")
-	}
-	if cfg.Node == "" {
-		if cfg.Node, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("cannot tell this node's name, set node in %s: %w", path, err)
+		if cfg.Node, err = nodeName(); err != nil {
+			return nil, fmt.Errorf("%w: set node in %s", err, path)
 		}
-	}
-	if errs := cfg.Validate(); len(errs) > 0 {
-		return nil, fmt.Errorf("cannot use config %s: %s", path, oneLine(errs.ToAggregate()))
 	}
 	return cfg, nil
 }
 
-// oneLine says an error of the YAML or JSON reader without the names of the
-// layers it went through.
+// parseConfig tells everything that is wrong, not the first thing alone.
+func parseConfig(data []byte) (*v1alpha1.Config, error) {
+	raw, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, err
+	}
+	var file any
+	if err := json.Unmarshal(raw, &file); err != nil {
+		return nil, err
+	}
+	shape, err := configShape()
+	if err != nil {
+		return nil, err
+	}
+	if errs := mismatches(nil, file, shape); len(errs) > 0 {
+		return nil, errs.ToAggregate()
+	}
+	cfg := v1alpha1.DefaultConfig()
+	if raw, err = json.Marshal(file); err != nil { // again: without what was left empty
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, cfg); err != nil {
+		return nil, err
+	}
+	return cfg, cfg.Validate().ToAggregate()
+}
+
+// nodeName is $NODE_NAME, else the host's name in lower case, as the kubelet
+// takes it.
+func nodeName() (string, error) {
+	name, from := os.Getenv("NODE_NAME"), "$NODE_NAME"
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("cannot tell this node's name: %w", err)
+		}
+		name, from = strings.ToLower(strings.TrimSpace(host)), "the host's name"
+	}
+	if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return "", fmt.Errorf("cannot use %s %q as this node's name: it is no DNS name in lower case", from, name)
+	}
+	return name, nil
+}
+
+// oneLine says an error in one line, without the names of the readers that it
+// went through.
 func oneLine(err error) string {
 	s := strings.Join(strings.Fields(err.Error()), " ")
-	for _, prefix := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: "} {
-		s = strings.TrimPrefix(s, prefix)
-	}
-	return s
+	return strings.TrimPrefix(s, "error converting YAML to JSON: ")
 }
 
 // checkSocket tells a wrong path or a containerd that does not run before
@@ -62,7 +98,7 @@ func checkSocket(path string) error {
 	case err != nil:
 		return fmt.Errorf("cannot use containerd's socket: %w", err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("cannot use containerd's socket %s: it is not a socket", path)
+		return fmt.Errorf("cannot use containerd's socket %s: it is not a socket: set containerd.socket to where its socket is", path)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"k8s.io/client-go/rest"
@@ -10,8 +11,12 @@ import (
 // kubeConfig is the pod's own service account, or a kubeconfig file.
 func kubeConfig(file string) (*rest.Config, error) {
 	if file == "" {
-		if cfg, err := rest.InClusterConfig(); err == nil {
+		cfg, err := rest.InClusterConfig()
+		if err == nil {
 			return identify(cfg), nil
+		}
+		if !errors.Is(err, rest.ErrNotInCluster) {
+			return nil, fmt.Errorf("cannot use this pod's service account: %w", err)
 		}
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -28,5 +33,8 @@ func kubeConfig(file string) (*rest.Config, error) {
 func identify(cfg *rest.Config) *rest.Config {
 	cfg.UserAgent = "nodeagent/" + buildVersion()
 	cfg.QPS, cfg.Burst = 10, 20
+	// Deprecations are for those who write manifests; controller-runtime would
+	// log them its own way.
+	cfg.WarningHandlerWithContext = rest.NoWarnings{}
 	return cfg
 }

@@ -21,10 +21,11 @@ func main() {
 func execute(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRootCommand()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "nodeagent: %v\n", err)
+		fmt.Fprintf(os.Stderr, "nodeagent: %s\n", oneLine(err))
 		return 1
 	}
 	return 0
@@ -36,7 +37,8 @@ func newRootCommand() *cobra.Command {
 		Short:         "Watches what containers write to disk, and restarts the workload before the disk is full",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          cobra.NoArgs, // so that a mistyped command is an error
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newVersionCommand())
 	return root

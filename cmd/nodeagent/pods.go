@@ -59,14 +59,21 @@ func onlyLimits(obj any) (any, error) {
 	slim := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 	}}
-	for _, c := range pod.Spec.Containers {
+	slim.Spec.Containers = withLimit(pod.Spec.Containers)
+	slim.Spec.InitContainers = withLimit(pod.Spec.InitContainers)
+	return slim, nil
+}
+
+func withLimit(containers []corev1.Container) []corev1.Container {
+	var slim []corev1.Container
+	for _, c := range containers {
 		if limit, ok := c.Resources.Limits[corev1.ResourceEphemeralStorage]; ok {
-			slim.Spec.Containers = append(slim.Spec.Containers, corev1.Container{Name: c.Name, Resources: corev1.ResourceRequirements{
+			slim = append(slim, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{
 				Limits: corev1.ResourceList{corev1.ResourceEphemeralStorage: limit},
 			}})
 		}
 	}
-	return slim, nil
+	return slim
 }
 
 // run follows the pods until ctx ends.
@@ -75,19 +82,35 @@ func (p *nodePods) run(ctx context.Context) error {
 	return nil
 }
 
-// Limits returns a pod's ephemeral-storage limits. The pod's own is the sum of
-// its containers', as the kubelet counts it: containers without a limit add
-// nothing to the limit, but what they write counts against it.
+// Limits returns a pod's ephemeral-storage limits.
 func (p *nodePods) Limits(uid string) disk.Limits {
 	pods, err := p.informer.GetIndexer().ByIndex(byUID, uid)
 	if err != nil || len(pods) == 0 {
 		return disk.Limits{}
 	}
+	return limitsOf(pods[0].(*corev1.Pod).Spec)
+}
+
+// limitsOf counts as the kubelet does before it evicts. The pod's own limit is
+// the sum of its containers' and sidecars', or what an init container needs
+// beside the sidecars started before it, if that is more. A container without
+// a limit adds nothing, but what it writes counts against the pod's.
+func limitsOf(spec corev1.PodSpec) disk.Limits {
 	limits := disk.Limits{Containers: map[string]int64{}}
-	for _, c := range pods[0].(*corev1.Pod).Spec.Containers {
+	for _, c := range spec.Containers {
 		n := c.Resources.Limits.StorageEphemeral().Value()
 		limits.Containers[c.Name] = n
 		limits.Pod += n
 	}
+	var sidecars, most int64
+	for _, c := range spec.InitContainers {
+		n := c.Resources.Limits.StorageEphemeral().Value()
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			sidecars += n
+			n = 0
+		}
+		most = max(most, sidecars+n)
+	}
+	limits.Pod = max(limits.Pod+sidecars, most)
 	return limits
 }

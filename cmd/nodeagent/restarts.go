@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -40,6 +41,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
 	}
+	klog.SetSlogLogger(log.With("part", "client-go")) // the informer logs through it alone
 	log = log.With("part", "restart")
 	return &apiParts{
 		client: c, pods: pods, log: log,
@@ -74,7 +76,10 @@ func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester,
 		select {
 		case <-ctx.Done():
 			return nil
-		case v := <-disks.Offences():
+		case v, more := <-disks.Offences():
+			if !more {
+				return nil
+			}
 			logOffence(a.log, v)
 			a.request(ctx, requester, v)
 		}
@@ -96,7 +101,7 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		return
 	}
-	a.log.Info("restart asked for", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
+	a.log.Info("offence dealt with", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
 }
 
 // layers tells the restart controller what a pod's containers hold.

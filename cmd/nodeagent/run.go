@@ -37,15 +37,16 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(cmd)
+	cmd.Flags().TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: DEBUG, INFO, WARN or ERROR")
 	return cmd
 }
 
+// addFlags adds those that say what is there, for run and check alike.
 func (o *runOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", defaultConfigFile, "configuration `file`; without the flag it may be missing")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; default: the pod's own service account, else $KUBECONFIG")
 	f.BoolVar(&o.standalone, "standalone", false, "watch and report only: ask no Kubernetes API for anything")
-	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: DEBUG, INFO, WARN or ERROR")
 }
 
 // describe says in the log's first line what this agent will do.

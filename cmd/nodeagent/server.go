@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -20,10 +21,13 @@ type readiness struct {
 }
 
 // newHandler serves /metrics, /healthz (the process answers) and /readyz (it
-// sees its containers and has measured them).
-func newHandler(reg *prometheus.Registry, ready []readiness) http.Handler {
+// sees its containers and has measured them). One collector that fails costs
+// its own series, not the whole answer.
+func newHandler(reg *prometheus.Registry, ready []readiness, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		Registry: reg, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),
+	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
 	})
@@ -55,9 +59,11 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := srv.Shutdown(drain)
-	if end := <-done; !errors.Is(end, http.ErrServerClosed) {
-		return errors.Join(err, end)
+	if err := srv.Shutdown(drain); err != nil {
+		return fmt.Errorf("cannot finish answering on %s: %w", l.Addr(), err)
 	}
-	return err
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -14,36 +15,34 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// SetDefaults fills every field that was left empty, but for node, which only
-// the host can tell.
-func (c *Config) SetDefaults() {
-	setDefault(&c.HostRoot, "/")
-	setDefault(&c.Listen, ":9456")
-	setDefault(&c.Containerd.Socket, "/run/containerd/containerd.sock")
-	if len(c.Containerd.Namespaces) == 0 {
-		c.Containerd.Namespaces = []string{"k8s.io"}
-	}
-	setDefault(&c.Disk.Reserve, "15%")
-	setDefault(&c.Disk.Horizon, metav1.Duration{Duration: 30 * time.Minute})
-	setDefault(&c.Disk.Minimum, "64Mi")
-	setDefault(&c.Disk.CPU, "2%")
-	setDefault(&c.Restart.Mode, ModeAct)
-	setDefault(&c.Restart.Cooldown, metav1.Duration{Duration: time.Hour})
-	setDefault(&c.Restart.Deadline, metav1.Duration{Duration: 10 * time.Minute})
-	if c.Restart.ExcludeNamespaces == nil {
-		c.Restart.ExcludeNamespaces = []string{metav1.NamespaceSystem, metav1.NamespacePublic, "kube-node-lease"}
-	}
-}
-
-func setDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
+// DefaultConfig is what an empty file means, but for node, which only the host
+// can tell. A file is read over it, so what a file says is taken as it is said:
+// `horizon: 0s` is no way of asking for the default, but a mistake.
+func DefaultConfig() *Config {
+	return &Config{
+		HostRoot: "/",
+		Listen:   ":9456",
+		Containerd: ContainerdConfig{
+			Socket:     "/run/containerd/containerd.sock",
+			Namespaces: []string{"k8s.io"},
+		},
+		Disk: DiskConfig{
+			Reserve: "15%",
+			Horizon: metav1.Duration{Duration: 30 * time.Minute},
+			Minimum: "64Mi",
+			CPU:     "2%",
+		},
+		Restart: RestartConfig{
+			Mode:              ModeAct,
+			Cooldown:          metav1.Duration{Duration: time.Hour},
+			Deadline:          metav1.Duration{Duration: 10 * time.Minute},
+			ExcludeNamespaces: []string{metav1.NamespaceSystem, metav1.NamespacePublic, "kube-node-lease"},
+		},
 	}
 }
 
-// Validate returns every field that cannot be used, each with its path. It
-// expects SetDefaults to have run.
+// Validate returns every field that cannot be used, each with its path and
+// what it wants instead.
 func (c *Config) Validate() field.ErrorList {
 	var errs field.ErrorList
 	if c.APIVersion != "" && c.APIVersion != GroupVersion().String() {
@@ -53,13 +52,13 @@ func (c *Config) Validate() field.ErrorList {
 		errs = append(errs, field.NotSupported(field.NewPath("kind"), c.Kind, []string{"Config"}))
 	}
 	if c.Node != "" {
-		for _, m := range validation.IsDNS1123Subdomain(c.Node) {
-			errs = append(errs, field.Invalid(field.NewPath("node"), c.Node, m))
+		if len(validation.IsDNS1123Subdomain(c.Node)) > 0 {
+			errs = append(errs, field.Invalid(field.NewPath("node"), c.Node, "want a DNS name in lower case, such as node-1"))
 		}
 	}
 	errs = append(errs, absolute(field.NewPath("hostRoot"), c.HostRoot)...)
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, field.Invalid(field.NewPath("listen"), c.Listen, "want HOST:PORT or :PORT"))
+	if !address(c.Listen) {
+		errs = append(errs, field.Invalid(field.NewPath("listen"), c.Listen, "want HOST:PORT or :PORT, the port from 0 to 65535"))
 	}
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
@@ -68,9 +67,12 @@ func (c *Config) Validate() field.ErrorList {
 
 func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {
 	errs := absolute(at.Child("socket"), c.Socket)
+	if len(c.Namespaces) == 0 {
+		errs = append(errs, field.Required(at.Child("namespaces"), "want at least one, such as k8s.io"))
+	}
 	for i, ns := range c.Namespaces {
 		if ns == "" || strings.ContainsAny(ns, "/ ") {
-			errs = append(errs, field.Invalid(at.Child("namespaces").Index(i), ns, "is no containerd namespace"))
+			errs = append(errs, field.Invalid(at.Child("namespaces").Index(i), ns, "want the name of a containerd namespace, such as k8s.io"))
 		}
 	}
 	return errs
@@ -84,7 +86,7 @@ func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 	if q, err := resource.ParseQuantity(c.Minimum); err != nil || q.Sign() < 0 {
 		errs = append(errs, field.Invalid(at.Child("minimum"), c.Minimum, "want a quantity such as 64Mi"))
 	}
-	if s, err := parsePercent(c.CPU); err != nil || s == 0 {
+	if s, err := parsePercent(c.CPU); err != nil || s < 0.001 {
 		errs = append(errs, field.Invalid(at.Child("cpu"), c.CPU, "want a share of one core between 0.1% and 100%, such as 2%"))
 	}
 	if d := c.Horizon.Duration; d < time.Minute || d > 7*24*time.Hour {
@@ -98,18 +100,27 @@ func (c *RestartConfig) validate(at *field.Path) field.ErrorList {
 	if c.Mode != ModeAct && c.Mode != ModeObserve {
 		errs = append(errs, field.NotSupported(at.Child("mode"), c.Mode, []RestartMode{ModeAct, ModeObserve}))
 	}
-	if d := c.Cooldown.Duration; d < 0 {
-		errs = append(errs, field.Invalid(at.Child("cooldown"), d.String(), "want zero or more"))
+	if d := c.Cooldown.Duration; d < time.Second {
+		errs = append(errs, field.Invalid(at.Child("cooldown"), d.String(), "want at least 1s"))
 	}
 	if d := c.Deadline.Duration; d < 10*time.Second {
 		errs = append(errs, field.Invalid(at.Child("deadline"), d.String(), "want at least 10s"))
 	}
 	for i, ns := range c.ExcludeNamespaces {
-		for _, m := range validation.IsDNS1123Label(ns) {
-			errs = append(errs, field.Invalid(at.Child("excludeNamespaces").Index(i), ns, m))
+		if len(validation.IsDNS1123Label(ns)) > 0 {
+			errs = append(errs, field.Invalid(at.Child("excludeNamespaces").Index(i), ns, "want the name of a Kubernetes namespace"))
 		}
 	}
 	return errs
+}
+
+func address(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 func absolute(at *field.Path, path string) field.ErrorList {
@@ -119,16 +130,21 @@ func absolute(at *field.Path, path string) field.ErrorList {
 	return nil
 }
 
+var errReserve = errors.New("want a percentage below 100% such as 15%, or a quantity such as 20Gi")
+
 // ParseReserve reads what has to stay free on a file system: a percentage of
-// its size (15%) or a quantity (20Gi). One of the two results is zero.
+// its size (15%) or a quantity (20Gi). At least one of the two results is zero.
 func ParseReserve(s string) (percent float64, bytes int64, err error) {
 	if strings.HasSuffix(s, "%") {
 		share, err := parsePercent(s)
-		return 100 * share, 0, err
+		if err != nil || share == 1 {
+			return 0, 0, errReserve
+		}
+		return 100 * share, 0, nil
 	}
 	q, err := resource.ParseQuantity(s)
 	if err != nil || q.Sign() < 0 {
-		return 0, 0, fmt.Errorf("want a percentage such as 15%% or a quantity such as 20Gi")
+		return 0, 0, errReserve
 	}
 	return 0, q.Value(), nil
 }

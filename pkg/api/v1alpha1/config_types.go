@@ -6,52 +6,56 @@ import (
 
 // Config is nodeagent's configuration file. Every field has a default that
 // suits a common node; an empty file is a valid one. docs/config.md is
-// generated from the comments here and from SetDefaults.
+// generated from the comments here and the values of DefaultConfig.
 type Config struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// node is this node's name in Kubernetes. Default: $NODE_NAME, else the
-	// host name.
+	// node is this node's name in Kubernetes. When it is not set: $NODE_NAME,
+	// else the host name in lower case.
 	Node string `json:"node,omitempty"`
 
 	// hostRoot is where the host's root folder is found: / on the host itself,
-	// /host in the DaemonSet. Default: /.
+	// /host in the DaemonSet.
 	HostRoot string `json:"hostRoot,omitempty"`
 
-	// listen is the address of /metrics, /healthz and /readyz. Default: :9456.
+	// listen is the address of /metrics, /healthz and /readyz.
 	Listen string `json:"listen,omitempty"`
 
+	// containerd says where containers are told from.
 	Containerd ContainerdConfig `json:"containerd,omitempty"`
-	Disk       DiskConfig       `json:"disk,omitempty"`
-	Restart    RestartConfig    `json:"restart,omitempty"`
+
+	// disk says when a container that writes is an offender.
+	Disk DiskConfig `json:"disk,omitempty"`
+
+	// restart says how a workload is restarted.
+	Restart RestartConfig `json:"restart,omitempty"`
 }
 
 // ContainerdConfig says where containers are told from.
 type ContainerdConfig struct {
-	// socket is containerd's socket as this process sees it. Default:
-	// /run/containerd/containerd.sock.
+	// socket is containerd's socket as this process sees it.
 	Socket string `json:"socket,omitempty"`
 
-	// namespaces are the containerd namespaces that are watched. Default: k8s.io.
+	// namespaces are the containerd namespaces that are watched.
 	Namespaces []string `json:"namespaces,omitempty"`
 }
 
 // DiskConfig says when a container that writes is an offender.
 type DiskConfig struct {
 	// reserve is what has to stay free on a file system, as a percentage of its
-	// size (15%) or as a quantity (20Gi). Default: 15%, the kubelet's own
+	// size (15%) or as a quantity (20Gi). The default is the kubelet's own
 	// imagefs.available.
 	Reserve string `json:"reserve,omitempty"`
 
-	// horizon is how far ahead a full disk is an offence. Default: 30m.
+	// horizon is how far ahead a full disk is an offence; 1m to 168h.
 	Horizon metav1.Duration `json:"horizon,omitempty"`
 
 	// minimum is how much a container must have written before a restart of it
-	// would give anything back. Default: 64Mi.
+	// would give anything back.
 	Minimum string `json:"minimum,omitempty"`
 
 	// cpu is the share of one core that measuring may take on average; layers
-	// with very many files are then measured less often. Default: 2%.
+	// with very many files are then measured less often. 0.1% to 100%.
 	CPU string `json:"cpu,omitempty"`
 }
 
@@ -66,18 +70,19 @@ const (
 
 // RestartConfig says how a workload is restarted.
 type RestartConfig struct {
-	// mode is act or observe. Default: act.
+	// mode is act (the workload is restarted) or observe (an Event tells what
+	// would have been done).
 	Mode RestartMode `json:"mode,omitempty"`
 
 	// cooldown is how long after a restart the same workload is left alone.
-	// Default: 1h.
+	// At least 1s.
 	Cooldown metav1.Duration `json:"cooldown,omitempty"`
 
-	// deadline is how long a restart may take before it is told as stalled.
-	// Default: 10m.
+	// deadline is how long a restart may take before it is told as Stalled
+	// and nothing more is done. At least 10s.
 	Deadline metav1.Duration `json:"deadline,omitempty"`
 
 	// excludeNamespaces are Kubernetes namespaces in which nothing is ever
-	// restarted. Default: kube-system, kube-public, kube-node-lease.
+	// restarted. A list of your own takes the place of the default one.
 	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty"`
 }

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/nodeagent/nodeagent/pkg/restart"
+)
+
+const rbacHead = `# Generated from restart.Rights by make generate; change it there.
+#
+# What an agent may do in the API, verb by verb. test/e2e reads the audit log
+# to see that nothing here is unused and nothing else is asked.
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: nodeagent
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: nodeagent
+rules:
+`
+
+const rbacTail = `---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: nodeagent
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: nodeagent
+subjects:
+- kind: ServiceAccount
+  name: nodeagent
+  namespace: nodeagent
+`
+
+// rbac writes one rule for each resource, in the table's order.
+func rbac(string) ([]byte, error) {
+	var order []string
+	rules := map[string][]restart.Right{}
+	for _, r := range restart.Rights() {
+		resource := r.Resource
+		if r.Subresource != "" {
+			resource += "/" + r.Subresource
+		}
+		key := fmt.Sprintf("- apiGroups: [%q]\n  resources: [%s]\n", r.Group, resource)
+		if rules[key] == nil {
+			order = append(order, key)
+		}
+		rules[key] = append(rules[key], r)
+	}
+	out := bytes.NewBufferString(rbacHead)
+	for _, key := range order {
+		out.WriteString(key + "  verbs:\n")
+		for _, r := range rules[key] {
+			fmt.Fprintf(out, "  # %s\n  - %s\n", r.Reason, r.Verb)
+		}
+	}
+	out.WriteString(rbacTail)
+	return out.Bytes(), nil
+}

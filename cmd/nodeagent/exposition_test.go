@@ -1,0 +1,102 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestExposition holds what /metrics tells: read by promtool, no series twice,
+// and names, types, help and labels as in the golden file. The process knows
+// the API (which is away), so that the metrics of restarts are there too.
+func TestExposition(t *testing.T) {
+	d := newContainerd(t)
+	for _, pod := range []string{"web-01", "web-02"} {
+		write(t, filepath.Join(d.addPod(t, pod, "web"), "debug.log"), 1<<20)
+	}
+	a := startAgent(t, d, "--kubeconfig", deadAPI(t))
+	a.await("/readyz", "ready but for the pods", func(code int, body string) bool {
+		return code == http.StatusServiceUnavailable && body == "pods: this node's pods were not yet listed\n"
+	})
+	_, text := a.get("/metrics")
+
+	promtool(t, text)
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		series, _, _ := strings.Cut(line, "} ")
+		if !strings.HasPrefix(line, "#") && seen[series] {
+			t.Errorf("twice: %s", line)
+		}
+		seen[series] = true
+	}
+	if v, _ := sample(t, text, `promhttp_metric_handler_errors_total{cause="gathering"}`); v != 0 {
+		t.Error("errors while gathering")
+	}
+
+	const golden = "testdata/exposition.txt"
+	got := normalised(text)
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the exposition is not %s; run this test with -update and read the difference\ngot:\n%s", golden, got)
+	}
+	listed(t, text)
+}
+
+func promtool(t *testing.T, text string) {
+	t.Helper()
+	tool := os.Getenv("NODEAGENT_TEST_PROMTOOL")
+	if tool == "" {
+		t.Fatal("NODEAGENT_TEST_PROMTOOL is not set: it is the path of promtool. Run `make test`, which fetches it, or `go test -short` for the unit tests alone")
+	}
+	cmd := exec.Command(tool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(own(text))
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// own drops what Go's client library tells of any process.
+func own(text string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(text) {
+		name := strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE ")
+		if strings.HasPrefix(name, "nodeagent_") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
+}
+
+// normalised takes out what differs from machine to machine.
+func normalised(text string) string {
+	text = own(text)
+	text = regexp.MustCompile(`(?m)^([^#].*) \S+$`).ReplaceAllString(text, "$1 _")
+	text = regexp.MustCompile(`(filesystem|version)="[^"]*"`).ReplaceAllString(text, `$1="_"`)
+	return text
+}
+
+// listed tells whether docs/metrics.md names every metric.
+func listed(t *testing.T, text string) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(own(text), -1) {
+		if !strings.Contains(string(page), "`"+m[1]+"`") {
+			t.Errorf("docs/metrics.md does not name %s", m[1])
+		}
+	}
+}
