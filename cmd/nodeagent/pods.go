@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,6 +80,14 @@ func withLimit(containers []corev1.Container) []corev1.Container {
 // run follows the pods until ctx ends.
 func (p *nodePods) run(ctx context.Context) error {
 	p.informer.RunWithContext(ctx)
+	return nil
+}
+
+// synced says whether the pods were listed once.
+func (p *nodePods) synced() error {
+	if !p.informer.HasSynced() {
+		return errors.New("this node's pods were not yet listed")
+	}
 	return nil
 }
 

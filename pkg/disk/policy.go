@@ -2,12 +2,7 @@ package disk
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Reserve is what is to stay free of a file system: a share of its size or an
@@ -15,25 +10,6 @@ import (
 type Reserve struct {
 	Percent float64 // 0–100; used when Amount is 0
 	Amount  int64   // bytes or inodes
-}
-
-// ParseReserve reads "15%", "10Gi" or "500k".
-func ParseReserve(s string) (Reserve, error) {
-	if number, ok := strings.CutSuffix(s, "%"); ok {
-		p, err := strconv.ParseFloat(number, 64)
-		if err != nil || !(p >= 0 && p < 100) {
-			return Reserve{}, fmt.Errorf("cannot read reserve %q: not a percentage from 0 to below 100", s)
-		}
-		return Reserve{Percent: p}, nil
-	}
-	q, err := resource.ParseQuantity(s)
-	if err != nil {
-		return Reserve{}, fmt.Errorf("cannot read reserve %q: %w", s, err)
-	}
-	if q.Sign() < 0 {
-		return Reserve{}, fmt.Errorf("cannot read reserve %q: below zero", s)
-	}
-	return Reserve{Amount: q.Value()}, nil
 }
 
 // Of is the amount for a file system of that size.
