@@ -169,7 +169,7 @@ func prepareControlPlane(p paths) error {
 	if err := os.MkdirAll(p.etcdData(), 0o700); err != nil {
 		return fmt.Errorf("cannot make etcd's folder: %w", err)
 	}
-	return writeFileAtomic(p.pki("audit-policy.json"), auditPolicy(), 0o644)
+	return writeFileAtomic(p.pki("audit-policy.json"), auditPolicy())
 }
 
 // apiClient asks the API server a few plain questions as its own kubelet

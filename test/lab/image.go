@@ -48,7 +48,7 @@ func writeImage(path, ref, binary string) error {
 	if err != nil {
 		return err
 	}
-	return writeFileAtomic(path, archive, 0o644)
+	return writeFileAtomic(path, archive)
 }
 
 type file struct {

@@ -17,9 +17,7 @@ import (
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == nodeInitCommand {
-		if err := runNodeInit(); err != nil {
-			fmt.Fprintln(os.Stderr, "node-init:", err)
-		}
+		fmt.Fprintln(os.Stderr, "node-init:", runNodeInit()) // it ends with its node alone
 		os.Exit(1)
 	}
 	if os.Args[0] == nodeExecCommand {

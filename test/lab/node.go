@@ -123,7 +123,7 @@ func startInit(ctx context.Context, p paths, bins binaries, groups cgroups, n in
 		return fmt.Errorf("cannot clone its init: %w", err)
 	}
 	reportEnd.Close()
-	go cmd.Wait() // no zombie while this command lives
+	go func() { _ = cmd.Wait() }() // no zombie while this command lives
 
 	if err := plugIn(n, cmd.Process.Pid); err != nil {
 		return errors.Join(err, stdin.Close())

@@ -111,7 +111,7 @@ func recordProcess(dir, name string, p process) error {
 		return fmt.Errorf("cannot record the pid of %s: %w", name, err)
 	}
 	text := fmt.Sprintf("%d %d\n", p.pid, p.start)
-	return writeFileAtomic(filepath.Join(dir, name), []byte(text), 0o644)
+	return writeFileAtomic(filepath.Join(dir, name), []byte(text))
 }
 
 // recordedProcess returns the living process recorded under name.
@@ -127,9 +127,9 @@ func recordedProcess(dir, name string) (process, bool) {
 	return p, p.alive()
 }
 
-func writeFileAtomic(path string, text []byte, mode os.FileMode) error {
+func writeFileAtomic(path string, text []byte) error {
 	temp := path + ".new"
-	if err := os.WriteFile(temp, text, mode); err != nil {
+	if err := os.WriteFile(temp, text, 0o644); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	if err := os.Rename(temp, path); err != nil {
@@ -167,7 +167,7 @@ func startDaemon(pids string, d daemon) (process, error) {
 		return process{}, fmt.Errorf("cannot start %s: %w", d.name, err)
 	}
 	p, err := lookProcess(cmd.Process.Pid)
-	go cmd.Wait() // no zombie while this command lives
+	go func() { _ = cmd.Wait() }() // no zombie while this command lives
 	if err != nil {
 		return process{}, fmt.Errorf("%s ended at once; the end of %s:\n%s", d.name, d.log, lastLines(d.log, 10))
 	}

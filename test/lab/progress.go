@@ -114,7 +114,7 @@ func (p *progress) show() {
 
 func (p *progress) clear() {
 	if p.tty {
-		io.WriteString(p.w, "\r\x1b[K")
+		_, _ = io.WriteString(p.w, "\r\x1b[K")
 	}
 }
 
@@ -135,7 +135,7 @@ func lastLines(path string, n int) string {
 	defer f.Close()
 	const window = 64 << 10
 	if info, err := f.Stat(); err == nil && info.Size() > window {
-		f.Seek(-window, io.SeekEnd)
+		_, _ = f.Seek(-window, io.SeekEnd)
 	}
 	text, err := io.ReadAll(f)
 	if err != nil {

@@ -77,7 +77,7 @@ func start(ctx context.Context, p paths, bins binaries, groups cgroups, o upOpti
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make the lab's folder: %w", err)
 	}
-	if err := writeFileAtomic(p.partsRecord(), mustJSON(bins), 0o644); err != nil {
+	if err := writeFileAtomic(p.partsRecord(), mustJSON(bins)); err != nil {
 		return err
 	}
 	if err := ensureBridge(); err != nil {
