@@ -89,14 +89,16 @@ test-unit: parts ## all packages with the race detector; real containerds and a 
 
 .PHONY: test-lab
 test-lab: parts ## the cluster itself: up, down, killed half-way
-	$(call say,the lab: up$(,) down$(,) killed half-way)
-	go -C test/lab test -timeout 20m ./...
+	$(call say,the lab: up$(,) down$(,) killed half-way (ends a lab that runs))
+	@$(LAB) down
+	go -C test/lab test -count=1 -timeout 20m ./...
 
 .PHONY: test-e2e
 test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
 	$(call say,stories on a real two-node cluster)
+	@$(LAB) down
 	@$(MAKE) --no-print-directory up NODES=2
-	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 40m -count=1 -v ./test/e2e; code=$$?; $(LAB) down; exit $$code
+	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 40m -count=1 -v ./test/e2e; code=$$?; $(LAB) down && exit $$code
 
 ## ---- linting
 
@@ -118,6 +120,10 @@ lint: $(GOLANGCI) ## golangci-lint with the import directions, and that what is 
 .PHONY: check-generated
 check-generated: generate ## fails when a generated file was not generated again
 	@git diff --exit-code -- pkg/api manifests docs || { echo "run make generate and commit what it changed"; exit 1; }
+
+.PHONY: bench-idle
+bench-idle: up ## what the agent costs on a node with 20 idle pods
+	go run ./bench/idle -lab $(LAB)
 
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is called
