@@ -50,6 +50,7 @@ generate: ## the CRDs and deepcopy functions from the Go types, the docs from th
 	go -C tools build -o ../bin/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
 	bin/controller-gen object paths=./pkg/api/...
 	bin/controller-gen crd paths=./pkg/api/... output:crd:dir=manifests/base/crds
+	go run ./build/generate
 
 ## ---- the real cluster
 

@@ -58,7 +58,7 @@ func TestJudgeEnters(t *testing.T) {
 		},
 		{
 			name:   "not for long enough",
-			change: func(f *Facts, _ *Policy) { f.Trends.Bytes.Rising = 6 * time.Second }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Trends.Bytes.Rising = 4 * time.Second }, bound: BoundFilesystem,
 		},
 		{
 			name:   "seen in too few looks",

@@ -42,22 +42,6 @@ func TestPace(t *testing.T) {
 	}
 }
 
-func TestParseReserve(t *testing.T) {
-	for in, want := range map[string]Reserve{
-		"15%": {Percent: 15}, "0%": {}, "2.5%": {Percent: 2.5}, "10Gi": {Amount: 10 << 30}, "500k": {Amount: 500_000},
-	} {
-		got, err := ParseReserve(in)
-		if err != nil || got != want {
-			t.Errorf("%s is %+v, %v; want %+v", in, got, err, want)
-		}
-	}
-	for _, in := range []string{"", "%", "100%", "-1%", "NaN%", "-5Gi", "ten"} {
-		if got, err := ParseReserve(in); err == nil {
-			t.Errorf("%q is %+v, want an error", in, got)
-		}
-	}
-}
-
 func TestPolicyValidate(t *testing.T) {
 	if err := DefaultPolicy().Validate(); err != nil {
 		t.Errorf("the default policy: %v", err)

@@ -2,12 +2,7 @@ package disk
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Reserve is what is to stay free of a file system: a share of its size or an
@@ -15,25 +10,6 @@ import (
 type Reserve struct {
 	Percent float64 // 0–100; used when Amount is 0
 	Amount  int64   // bytes or inodes
-}
-
-// ParseReserve reads "15%", "10Gi" or "500k".
-func ParseReserve(s string) (Reserve, error) {
-	if number, ok := strings.CutSuffix(s, "%"); ok {
-		p, err := strconv.ParseFloat(number, 64)
-		if err != nil || !(p >= 0 && p < 100) {
-			return Reserve{}, fmt.Errorf("cannot read reserve %q: not a percentage from 0 to below 100", s)
-		}
-		return Reserve{Percent: p}, nil
-	}
-	q, err := resource.ParseQuantity(s)
-	if err != nil {
-		return Reserve{}, fmt.Errorf("cannot read reserve %q: %w", s, err)
-	}
-	if q.Sign() < 0 {
-		return Reserve{}, fmt.Errorf("cannot read reserve %q: below zero", s)
-	}
-	return Reserve{Amount: q.Value()}, nil
 }
 
 // Of is the amount for a file system of that size.
@@ -56,8 +32,9 @@ type Policy struct {
 	// rollout, and too short for a start-up to look like it on most disks.
 	Horizon time.Duration
 	// Sustain is for how long it must have been growing, seen in at least
-	// four looks. Default 7 s: at one look in 2 s that is four intervals on
-	// end, so a fill of 3 s is never an offence and a leak is one within 10 s.
+	// four looks. Default 5 s: a fill of 3 s is never an offence, and a leak is
+	// one within 8 s: up to 2 s until the first look that sees it, then one a
+	// second.
 	Sustain time.Duration
 	// Calm is for how long no bound may be nearer than twice the Horizon
 	// before an offender is none any more. Default 1 min.
@@ -82,7 +59,7 @@ func DefaultPolicy() Policy {
 		Reserve:      Reserve{Percent: 15},
 		InodeReserve: Reserve{Percent: 5},
 		Horizon:      30 * time.Minute,
-		Sustain:      7 * time.Second,
+		Sustain:      5 * time.Second,
 		Calm:         time.Minute,
 		MinBytes:     64 << 20,
 		MinInodes:    10_000,

@@ -109,7 +109,7 @@ func fstatfs(fd int) (FilesystemUsage, error) {
 			return FilesystemUsage{}, fmt.Errorf("cannot ask file system: %w", err)
 		}
 	}
-	block := int64(st.Frsize)
+	block := st.Frsize
 	return FilesystemUsage{
 		Size:       int64(st.Blocks) * block,
 		Used:       int64(st.Blocks-st.Bfree) * block,

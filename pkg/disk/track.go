@@ -95,3 +95,8 @@ func (t *track) LogValue() slog.Value {
 		slog.String("upper", t.container.Layer.Upper),
 	)
 }
+
+// growing tells whether the last looks saw it grow.
+func (t *track) growing() bool {
+	return t.trends.Bytes.Rate.High > 0 || t.trends.Inodes.Rate.High > 0
+}

@@ -168,7 +168,7 @@ func (w *walk) run(ctx context.Context, root int) (err error) {
 	if err := unix.Fstat(root, &w.stat); err != nil {
 		return err
 	}
-	w.dev = uint64(w.stat.Dev)
+	w.dev = w.stat.Dev
 	w.countFolder(&w.stack[0])
 	for len(w.stack) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -202,7 +202,7 @@ func (w *walk) closeAll() {
 // countFolder counts the folder whose stat was just taken.
 func (w *walk) countFolder(f *frame) {
 	f.ino = w.stat.Ino
-	w.usage.Bytes += int64(w.stat.Blocks) * 512
+	w.usage.Bytes += w.stat.Blocks * 512
 	w.usage.Inodes++
 }
 
@@ -249,10 +249,10 @@ func (w *walk) entry(f *frame, d dirent) error {
 		f.pending = append(f.pending, d.name...)
 		return nil
 	}
-	if uint64(st.Dev) != w.dev || w.countedLink(st) {
+	if st.Dev != w.dev || w.countedLink(st) {
 		return nil
 	}
-	bytes := int64(st.Blocks) * 512
+	bytes := st.Blocks * 512
 	w.usage.Bytes += bytes
 	w.usage.Inodes++
 	f.bytes += bytes
@@ -316,7 +316,7 @@ func (w *walk) enter(f *frame) error {
 		_ = unix.Close(fd)
 		return fmt.Errorf("cannot stat folder %s: %w", quote(w.where(name)), err)
 	}
-	if uint64(w.stat.Dev) != w.dev {
+	if w.stat.Dev != w.dev {
 		return unix.Close(fd) // another file system is mounted there
 	}
 	if len(w.stack) > openFolders {
@@ -379,7 +379,7 @@ func (w *walk) reopen(up *frame, child int) error {
 	if err := unix.Fstat(fd, &w.stat); err != nil {
 		return err
 	}
-	if w.stat.Ino != up.ino || uint64(w.stat.Dev) != w.dev {
+	if w.stat.Ino != up.ino || w.stat.Dev != w.dev {
 		return errMoved
 	}
 	if up.eof {

@@ -280,7 +280,9 @@ func (w *Watcher) dropFilesystems() {
 	}
 }
 
-// pace sets the interval of every layer by what they cost.
+// pace sets the interval of every layer by what they cost. A cheap layer that
+// grows is looked at twice as often, so that a leak is sure a few seconds
+// sooner.
 func (w *Watcher) pace() {
 	all := make([]*track, 0, len(w.tracks))
 	costs := make([]time.Duration, 0, len(w.tracks))
@@ -288,6 +290,9 @@ func (w *Watcher) pace() {
 		all, costs = append(all, t), append(costs, t.cost)
 	}
 	for i, interval := range pace(costs, w.opts.Interval, w.opts.Share) {
+		if interval == w.opts.Interval && all[i].growing() {
+			interval /= 2
+		}
 		all[i].interval = interval
 	}
 }
@@ -401,7 +406,7 @@ func (w *Watcher) facts(t *track, limits Limits) Facts {
 		Container: t.container, Node: w.opts.Node, At: t.at, Usage: t.usage, Trends: t.trends,
 		Mount: t.fs.mount, Filesystem: t.fs.usage, Limits: limits,
 	}
-	if t.trends.Bytes.Rate.High > 0 || t.trends.Inodes.Rate.High > 0 {
+	if t.growing() {
 		f.Evidence = t.marks.growths()
 	}
 	if limits.Pod == 0 {

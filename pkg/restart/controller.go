@@ -108,7 +108,7 @@ func (c *Controller) list(ctx context.Context) (due []client.ObjectKey, version 
 	slices.SortFunc(all.Items, func(a, b v1alpha1.Restart) int {
 		return cmp.Or(
 			compareBool(client.ObjectKeyFromObject(&a) == c.failed, client.ObjectKeyFromObject(&b) == c.failed),
-			a.Spec.RequestedAt.Time.Compare(b.Spec.RequestedAt.Time),
+			a.Spec.RequestedAt.Compare(b.Spec.RequestedAt.Time),
 			cmp.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name))
 	})
 	for i := range all.Items {

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -252,7 +253,7 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 				t.Parallel()
 				name := fmt.Sprintf("%s%d", prefix, i)
 				unchanged := prepare(t, name)
-				s.killedAt(t, ns, kind, name, i)
+				s.killedAt(t, ns, name, i)
 				unchanged(t)
 			})
 		}
@@ -260,7 +261,7 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 }
 
 // killedAt stops a first controller at one boundary and runs a second.
-func (s *stage) killedAt(t *testing.T, ns, kind, name string, boundary int) {
+func (s *stage) killedAt(t *testing.T, ns, name string, boundary int) {
 	first := s.agent(t, Options{Node: s.nodeA})
 	seen := 0
 	first.controller.boundary = func(string) error {
@@ -270,7 +271,7 @@ func (s *stage) killedAt(t *testing.T, ns, kind, name string, boundary int) {
 		return nil
 	}
 	outcome := first.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
-	if err := s.runOnly(t, first, ns, outcome.Restart); err != errKilled {
+	if err := s.runOnly(t, first, ns, outcome.Restart); !errors.Is(err, errKilled) {
 		t.Fatalf("the first controller ended with %v", err)
 	}
 	second := s.agent(t, Options{Node: s.nodeA})

@@ -112,10 +112,6 @@ func ready(p *corev1.Pod) bool {
 	return false
 }
 
-func countReady(pods []corev1.Pod) int {
-	return len(filterPods(pods, ready))
-}
-
 // overdue tells whether the deadline is over, counted from the start.
 func (w World) overdue() bool {
 	started := w.Restart.Status.Started

@@ -112,7 +112,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		followed, err := w.session(ctx)
 		w.post(false)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // err says no more than that ctx ended
 		}
 		if followed {
 			pause.Reset()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,14 +34,14 @@ type auditEvent struct {
 // their role does not name, and were refused nothing.
 func TestRights(t *testing.T) {
 	s := newStory(t, time.Minute)
-	logs, err := s.Lab(s.ctx, "audit-log")
+	path, err := s.Lab(s.ctx, "audit-log")
 	s.must(err)
 	granted := sets.New[string]()
 	for _, r := range restart.Rights() {
 		granted.Insert(r.String())
 	}
 	asked := map[string]int{}
-	for _, e := range agentRequests(t, logs) {
+	for _, e := range agentRequests(t, strings.TrimSpace(path)) {
 		ref := e.ObjectRef
 		what := restart.Right{Group: ref.APIGroup, Resource: ref.Resource, Subresource: ref.Subresource, Verb: e.Verb}.String()
 		asked[what]++
