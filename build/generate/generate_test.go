@@ -53,7 +53,7 @@ func TestRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var granted, wanted []string //nolint:prealloc // a test
+	var granted, wanted []string
 	for _, rule := range role.Rules {
 		if len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
 			t.Errorf("a rule of another sort: %v", rule)

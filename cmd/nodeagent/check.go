@@ -56,7 +56,7 @@ func newCheckCommand() *cobra.Command {
 
 // checkHost asks one subject after the other, in the order of the agent's flow.
 func checkHost(ctx context.Context, cfg *v1alpha1.Config, o runOptions) []finding {
-	var findings []finding //nolint:prealloc // each subject makes a few
+	var findings []finding
 	for _, check := range []func(context.Context, *v1alpha1.Config, runOptions) []finding{
 		checkConfig, checkContainerd, checkLayers, checkCgroups, checkKernel, checkAPI,
 	} {

@@ -33,8 +33,8 @@ func kubeConfig(file string) (*rest.Config, error) {
 func identify(cfg *rest.Config) *rest.Config {
 	cfg.UserAgent = "nodeagent/" + buildVersion()
 	cfg.QPS, cfg.Burst = 10, 20
-	// Deprecations are for those who write manifests; controller-runtime would
-	// log them its own way.
+	// Deprecations are for those who write manifests; they would stand among
+	// the lines of check.
 	cfg.WarningHandlerWithContext = rest.NoWarnings{}
 	return cfg
 }
