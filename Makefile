@@ -51,6 +51,7 @@ generate: ## the CRDs and deepcopy functions from the Go types, the docs from th
 	bin/controller-gen object paths=./pkg/api/...
 	bin/controller-gen crd paths=./pkg/api/... output:crd:dir=manifests/base/crds
 	go run ./build/generate
+	go test ./cmd/nodeagent -count=1 -run '^TestCLIReference$$' -update
 
 ## ---- the real cluster
 
