@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -98,4 +99,28 @@ func (s *story) killAgent(node string) {
 		again, err := s.AgentPID(ctx, node)
 		return again != pid, err
 	}))
+}
+
+// The cooldown stands in the object, not in the agent: a workload that leaks
+// again right after its restart is left alone, by an agent that was killed
+// meanwhile too, and its owner is told so.
+func TestCooldownHolds(t *testing.T) {
+	s := newStory(t, 4*time.Minute)
+	s.create(cluster.Deployment(s.namespace, "web", 2))
+	old := s.untilReady("web", 2)
+	first := s.succeeded(s.leak(&old[0]), old)
+	s.killAgent(first.Status.Holder)
+
+	again := s.untilReady("web", 2)[0]
+	s.must(s.Leak(s.ctx, &again, leakRate))
+	s.toldOn("Pod", again.Name, "DiskFill")
+
+	all, err := s.Restarts(s.ctx, s.namespace)
+	s.must(err)
+	if len(all) != 1 || len(all[0].Status.History) != 1 || all[0].Generation != first.Generation {
+		t.Errorf("the workload was restarted again within its cooldown: %+v", all)
+	}
+	if pods := s.untilReady("web", 2); !slices.Contains(names(pods), again.Name) {
+		t.Errorf("%s was replaced within the cooldown", again.Name)
+	}
 }
