@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"time"
 
@@ -63,15 +64,39 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	controller := restart.NewController(a.client, a.options, layers{disks}, a.events, a.metrics, a.log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.pods.run(ctx) })
-	g.Go(func() error { return controller.Run(ctx) })
+	g.Go(func() error {
+		waitMeasured(ctx, disks)
+		return controller.Run(ctx)
+	})
 	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
 	return g.Wait()
+}
+
+// measurePatience bounds how long a restart that a killed agent left waits for
+// this one's first look at the disks: a file system may hang for ever.
+const measurePatience = 30 * time.Second
+
+// waitMeasured waits until the disks were looked at once. To a restart in
+// progress a pod that nobody measured yet would look like one that is gone.
+func waitMeasured(ctx context.Context, disks *disk.Watcher) {
+	ctx, cancel := context.WithTimeout(ctx, measurePatience)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !disks.Ready() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // requestAll asks for a restart for each offence. The watcher tells an offence
 // again while it lasts, so one that could not be asked for now is asked for
 // then.
 func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester, disks *disk.Watcher) error {
+	settled := settled{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -80,16 +105,23 @@ func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester,
 			if !more {
 				return nil
 			}
+			if settled.holds(v.Container.Pod.UID, v.At) {
+				continue
+			}
 			logOffence(a.log, v)
-			a.request(ctx, requester, v)
+			if outcome, ok := a.request(ctx, requester, v); ok {
+				settled.note(v.Container.Pod.UID, outcome, v.At)
+			}
 		}
 	}
 }
 
-func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v disk.Verdict) {
+// request asks for the restart of one pod's workload. It is false where the
+// API could not be asked, or there is nobody to ask.
+func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v disk.Verdict) (restart.Outcome, bool) {
 	pod := v.Container.Pod
 	if pod.UID == "" {
-		return // outside Kubernetes there is nobody to ask for a restart
+		return restart.Outcome{}, false // outside Kubernetes
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -99,9 +131,39 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	})
 	if err != nil {
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-		return
+		return outcome, false
 	}
 	a.log.Info("offence dealt with", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
+	return outcome, true
+}
+
+// settled remembers the pods whose offence has its answer for now, so that one
+// that lasts asks the API server and writes into the log every few minutes
+// and not every half.
+type settled map[string]time.Time // pod UID: asked again from then on
+
+// settledFor is how long an answer holds. A cooldown may be cleared by a
+// person, and a rollout in progress may end, so none holds for long.
+const settledFor = 5 * time.Minute
+
+func (s settled) holds(uid string, now time.Time) bool {
+	maps.DeleteFunc(s, func(_ string, until time.Time) bool { return !now.Before(until) })
+	_, ok := s[uid]
+	return ok
+}
+
+func (s settled) note(uid string, o restart.Outcome, now time.Time) {
+	until := now.Add(settledFor)
+	switch o.Kind {
+	case restart.CoolingDown:
+		if o.Until.Before(until) {
+			until = o.Until
+		}
+	case restart.Excluded, restart.Observed:
+	default:
+		return // on its way: look again soon
+	}
+	s[uid] = until
 }
 
 // layers tells the restart controller what a pod's containers hold.
