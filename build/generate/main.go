@@ -27,6 +27,7 @@ type page struct {
 func pages() []page {
 	return []page{
 		{"manifests/base/rbac.yaml", rbac},
+		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
 		{"docs/config.md", config},
 		{"docs/metrics.md", metrics},
 	}

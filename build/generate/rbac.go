@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
@@ -40,9 +41,36 @@ subjects:
 
 // rbac writes one rule for each resource, in the table's order.
 func rbac(string) ([]byte, error) {
+	out := bytes.NewBufferString(rbacHead)
+	writeRules(out, restart.Rights())
+	out.WriteString(rbacTail)
+	return out.Bytes(), nil
+}
+
+const otherKindsHead = `# Generated from restart.OtherRights by make generate; change it there.
+#
+# What an agent needs besides the base to restart workloads of Argo Rollouts,
+# OpenKruise and OpenShift.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: nodeagent-other-kinds
+rules:
+`
+
+// otherKinds writes the role for workloads that not every cluster has.
+func otherKinds(string) ([]byte, error) {
+	out := bytes.NewBufferString(otherKindsHead)
+	writeRules(out, restart.OtherRights())
+	out.WriteString(strings.ReplaceAll(rbacTail, "name: nodeagent\nroleRef", "name: nodeagent-other-kinds\nroleRef"))
+	text := strings.Replace(out.String(), "kind: ClusterRole\n  name: nodeagent\n", "kind: ClusterRole\n  name: nodeagent-other-kinds\n", 1)
+	return []byte(text), nil
+}
+
+func writeRules(out *bytes.Buffer, rights []restart.Right) {
 	var order []string
 	rules := map[string][]restart.Right{}
-	for _, r := range restart.Rights() {
+	for _, r := range rights {
 		resource := r.Resource
 		if r.Subresource != "" {
 			resource += "/" + r.Subresource
@@ -53,13 +81,10 @@ func rbac(string) ([]byte, error) {
 		}
 		rules[key] = append(rules[key], r)
 	}
-	out := bytes.NewBufferString(rbacHead)
 	for _, key := range order {
 		out.WriteString(key + "  verbs:\n")
 		for _, r := range rules[key] {
 			fmt.Fprintf(out, "  # %s\n  - %s\n", r.Reason, r.Verb)
 		}
 	}
-	out.WriteString(rbacTail)
-	return out.Bytes(), nil
 }

@@ -20,6 +20,12 @@ func (c *Controller) apply(ctx context.Context, w World, s Step) error {
 		return c.stampTemplate(ctx, w)
 	case Evict:
 		return c.evict(ctx, w, s)
+	case Release, Withdraw, Restore:
+		return c.patchPod(ctx, w, s)
+	case Copy:
+		return c.copyPod(ctx, w, s)
+	case Bequeath:
+		return c.bequeath(ctx, w, s)
 	case Begin, Report, End:
 		return c.writeStatus(ctx, w, s)
 	}

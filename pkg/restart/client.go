@@ -8,10 +8,13 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,7 +45,7 @@ func NewClient(config *rest.Config, log *slog.Logger) (client.WithWatch, error) 
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme,
+		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, discoveryv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("cannot make a scheme: %w", err)
@@ -54,11 +57,18 @@ func newScheme() (*runtime.Scheme, error) {
 func newMapper() meta.RESTMapper {
 	core, apps, own := corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, v1alpha1.GroupVersion()
 	mapper := meta.NewDefaultRESTMapper(nil)
-	for _, kind := range []string{"Pod", "Event", "PersistentVolumeClaim"} {
+	for _, kind := range []string{KindPod, KindReplicationController, "Event", "PersistentVolumeClaim", "Service"} {
 		mapper.Add(core.WithKind(kind), meta.RESTScopeNamespace)
 	}
 	for _, kind := range []string{KindDeployment, KindReplicaSet, KindStatefulSet, KindDaemonSet} {
 		mapper.Add(apps.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	mapper.Add(batchv1.SchemeGroupVersion.WithKind(KindJob), meta.RESTScopeNamespace)
+	mapper.Add(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), meta.RESTScopeNamespace)
+	for _, k := range OtherKinds() {
+		for _, version := range k.Versions {
+			mapper.Add(schema.GroupVersionKind{Group: k.Group, Version: version, Kind: k.Kind}, meta.RESTScopeNamespace)
+		}
 	}
 	mapper.Add(own.WithKind("Restart"), meta.RESTScopeNamespace)
 	return mapper

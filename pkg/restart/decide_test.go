@@ -110,7 +110,7 @@ func TestOwner(t *testing.T) {
 		})
 	}
 	set := &appsv1.ReplicaSet{ObjectMeta: controlledBy("apps/v1", "Deployment")}
-	if got := ownerOfReplicaSet(owner{}, set); got.target.Kind != KindDeployment || got.scope() != v1alpha1.ScopeWorkload {
+	if got := ownerOfSet(owner{}, set); got.target.Kind != KindDeployment || got.scope() != v1alpha1.ScopeWorkload {
 		t.Errorf("a ReplicaSet's owner is %+v", got)
 	}
 	if got := directOwner(&corev1.Pod{ObjectMeta: controlledBy("apps/v1", "DaemonSet")}).scope(); got != v1alpha1.ScopePod {

@@ -3,11 +3,16 @@ package restart
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -49,67 +54,86 @@ func (l *looker) look(ctx context.Context, key client.ObjectKey) (*World, error)
 		return w, nil
 	}
 	l.begun = !fresh(&r)
-	target, err := l.target(ctx, &r)
-	if err != nil || target == nil {
-		return w, err
-	}
-	w.Target = target
-	if err := l.pods(ctx, w); err != nil {
+	if err := l.around(ctx, w); err != nil {
 		return nil, err
-	}
-	if r.Status.Phase != v1alpha1.PhaseRunning && r.Status.Phase != v1alpha1.PhaseVerifying {
-		if err := l.claims(ctx, w); err != nil {
-			return nil, err
-		}
 	}
 	l.weigh(w)
 	return w, nil
 }
 
-// target is nil when it is not there, or when its kind is none of ours.
-func (l *looker) target(ctx context.Context, r *v1alpha1.Restart) (*Target, error) {
-	if r.Spec.Target.APIVersion != appsv1.SchemeGroupVersion.String() {
-		return nil, nil
+// around reads what the next step of an active Restart depends on.
+func (l *looker) around(ctx context.Context, w *World) error {
+	r := w.Restart
+	if err := l.target(ctx, w); err != nil {
+		return err
 	}
-	var t Target
-	switch r.Spec.Target.Kind {
-	case KindDeployment:
-		t.Deployment = &appsv1.Deployment{}
-	case KindStatefulSet:
-		t.StatefulSet = &appsv1.StatefulSet{}
-	case KindDaemonSet:
-		t.DaemonSet = &appsv1.DaemonSet{}
-	default:
-		return nil, nil
+	if w.Target != nil {
+		if err := l.pods(ctx, w); err != nil {
+			return err
+		}
+	}
+	w.Fence = l.fence(w)
+	if m := w.method(); m == v1alpha1.MethodRelease || m == v1alpha1.MethodCopy {
+		if err := l.traffic(ctx, w); err != nil {
+			return err
+		}
+	}
+	if w.Target != nil && r.Status.Phase != v1alpha1.PhaseRunning && r.Status.Phase != v1alpha1.PhaseVerifying {
+		return l.claims(ctx, w)
+	}
+	return nil
+}
+
+// target stays nil when it is not there, or when its kind is none of ours.
+func (l *looker) target(ctx context.Context, w *World) error {
+	r := w.Restart
+	t := newTarget(r.Spec.Target)
+	if t == nil {
+		return nil
 	}
 	err := l.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: r.Spec.Target.Name}, t.object())
-	if apierrors.IsNotFound(err) {
-		return nil, nil
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsForbidden(err) && t.Other != nil:
+		return nil // Next says that there is none it can see
+	case err != nil:
+		return fmt.Errorf("cannot read %s in %s: %w", describe(r.Spec.Target), r.Namespace, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read %s in %s: %w", describe(r.Spec.Target), r.Namespace, err)
+	w.Target = t
+	return nil
+}
+
+// fence is about what is never restarted.
+func (l *looker) fence(w *World) string {
+	if l.options.excluded(w.Restart.Namespace) {
+		return fmt.Sprintf("Nothing is restarted: namespace %s is excluded.", w.Restart.Namespace)
 	}
-	return &t, nil
+	for i := range w.Pods {
+		if p := &w.Pods[i]; l.options.AgentPod == (types.NamespacedName{Namespace: p.Namespace, Name: p.Name}) {
+			return "Nothing is restarted: this is the agent itself."
+		}
+	}
+	return ""
 }
 
 // pods reads the target's pods: those its selector finds and that it, or a
 // ReplicaSet of it, controls.
 func (l *looker) pods(ctx context.Context, w *World) error {
+	if w.Target.Pod != nil {
+		w.Pods = []corev1.Pod{*w.Target.Pod}
+		return nil
+	}
 	selector, err := metav1.LabelSelectorAsSelector(w.Target.selector())
 	if err != nil {
 		return fmt.Errorf("cannot read the selector of %s: %w", describe(w.Restart.Spec.Target), err)
 	}
 	within := []client.ListOption{client.InNamespace(w.Restart.Namespace), client.MatchingLabelsSelector{Selector: selector}}
-	owners := map[types.UID]bool{w.Target.uid(): true}
-	if w.Target.Deployment != nil {
-		if w.ReplicaSets, err = l.replicaSets(ctx, w.Target.uid(), within); err != nil {
-			return err
-		}
-		for i := range w.ReplicaSets {
-			owners[w.ReplicaSets[i].UID] = true
-		}
+	owners, err := l.owners(ctx, w, within)
+	if err != nil {
+		return err
 	}
-	if w.Target.DaemonSet != nil {
+	if w.Target.DaemonSet != nil && w.Restart.Spec.Scope == v1alpha1.ScopePod {
 		within = append(within, client.MatchingFields{"spec.nodeName": w.Restart.Spec.Node})
 	}
 	var list corev1.PodList
@@ -120,6 +144,85 @@ func (l *looker) pods(ctx context.Context, w *World) error {
 		ref := metav1.GetControllerOfNoCopy(p)
 		return ref != nil && owners[ref.UID]
 	})
+	return nil
+}
+
+// owners are the target and what stands between it and its pods.
+func (l *looker) owners(ctx context.Context, w *World, within []client.ListOption) (map[types.UID]bool, error) {
+	owners := map[types.UID]bool{w.Target.uid(): true}
+	through := ""
+	switch {
+	case w.Target.Deployment != nil:
+		through = KindReplicaSet
+	case w.Target.Other != nil:
+		through = w.Target.Other.kind.Through
+	}
+	switch through {
+	case KindReplicaSet:
+		var err error
+		if w.ReplicaSets, err = l.replicaSets(ctx, w.Target.uid(), within); err != nil {
+			return nil, err
+		}
+		for i := range w.ReplicaSets {
+			owners[w.ReplicaSets[i].UID] = true
+		}
+	case KindReplicationController:
+		var list corev1.ReplicationControllerList
+		if err := l.client.List(ctx, &list, within...); err != nil {
+			return nil, fmt.Errorf("cannot list ReplicationControllers: %w", err)
+		}
+		for i := range list.Items {
+			if ref := metav1.GetControllerOfNoCopy(&list.Items[i]); ref != nil && ref.UID == w.Target.uid() {
+				owners[list.Items[i].UID] = true
+			}
+		}
+	}
+	return owners, nil
+}
+
+// traffic reads the pods that this restart took from the target or made, the
+// Services, and what those send to that select such a pod.
+func (l *looker) traffic(ctx context.Context, w *World) error {
+	in := client.InNamespace(w.Restart.Namespace)
+	var pods corev1.PodList
+	if err := l.client.List(ctx, &pods, in, client.MatchingLabels{v1alpha1.LabelRestart: string(w.Restart.UID)}); err != nil {
+		return fmt.Errorf("cannot list the pods of Restart %s: %w", w.Restart.Name, err)
+	}
+	for i := range pods.Items {
+		if p := &pods.Items[i]; w.pod(string(p.UID)) == nil {
+			w.Pods = append(w.Pods, *p)
+		}
+	}
+	var services corev1.ServiceList
+	if err := l.client.List(ctx, &services, in); err != nil {
+		return fmt.Errorf("cannot list Services in %s: %w", w.Restart.Namespace, err)
+	}
+	w.Services = services.Items
+	names := map[string]bool{}
+	for i := range w.Pods {
+		if p := &w.Pods[i]; w.handled(p) {
+			for _, s := range selecting(w.Services, allLabels(p)) {
+				names[s.Name] = true
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return l.slices(ctx, w, slices.Sorted(maps.Keys(names)))
+}
+
+func (l *looker) slices(ctx context.Context, w *World, services []string) error {
+	of, err := labels.NewRequirement(discoveryv1.LabelServiceName, selection.In, services)
+	if err != nil {
+		return fmt.Errorf("cannot select the EndpointSlices of %v: %w", services, err)
+	}
+	var list discoveryv1.EndpointSliceList
+	if err := l.client.List(ctx, &list, client.InNamespace(w.Restart.Namespace),
+		client.MatchingLabelsSelector{Selector: labels.NewSelector().Add(*of)}); err != nil {
+		return fmt.Errorf("cannot list EndpointSlices in %s: %w", w.Restart.Namespace, err)
+	}
+	w.Slices = list.Items
 	return nil
 }
 

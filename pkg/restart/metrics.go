@@ -77,7 +77,7 @@ func (m *Metrics) end(r *v1alpha1.Restart) {
 // kindLabel keeps the label's values few, whatever owners a cluster has.
 func kindLabel(t v1alpha1.TargetReference) string {
 	switch t.Kind {
-	case KindDeployment, KindStatefulSet, KindDaemonSet, KindReplicaSet, KindPod, "Job":
+	case KindDeployment, KindStatefulSet, KindDaemonSet, KindReplicaSet, KindReplicationController, KindPod, KindJob:
 		return t.Kind
 	}
 	return "Other"

@@ -24,6 +24,12 @@ const (
 	Report Action = "Report" // write how it stands, and that the holder is alive
 	Wait   Action = "Wait"   // look again in a moment
 	End    Action = "End"    // write the result
+
+	Release  Action = "Release"  // take the label off a pod by which its controller holds it
+	Copy     Action = "Copy"     // make the copy of a pod without owner
+	Bequeath Action = "Bequeath" // make the copy an owner of the Restart, which would go with the old pod
+	Withdraw Action = "Withdraw" // take the labels off a pod by which Services select it
+	Restore  Action = "Restore"  // give a pod back the labels that were taken off it
 )
 
 // Step is the one thing to do next.
@@ -47,8 +53,10 @@ const (
 // Next decides the one step that follows from the world as it was read. It is
 // the whole life of a Restart:
 //
-//	(asked for) ──Begin──→ Pending ──Stamp or Evict──→ Running ──→ Verifying ──→ Succeeded
-//	     └─→ Refused, Failed  └─→ Refused, Failed, Stalled   └────────────┴─→ Stalled, Failed
+//	(asked for) ──Begin──→ Pending ──Stamp, Evict, Release or Copy──→ Running ──→ Verifying ──→ Succeeded
+//	     └─→ Refused, Failed  └─→ Refused, Failed, Stalled                └────────────┴─→ Stalled, Failed
+//
+// What follows in Running, pod by pod, stands in podbypod.go.
 func Next(w World) Step {
 	if !mine(w.Restart, w.Node) {
 		return Step{Action: Rest}
@@ -57,7 +65,7 @@ func Next(w World) Step {
 		return begin(w)
 	}
 	if why := targetLost(w); why != "" {
-		return end(v1alpha1.PhaseFailed, why)
+		return abandon(w, why)
 	}
 	switch w.Restart.Status.Phase {
 	case v1alpha1.PhasePending:
@@ -111,6 +119,8 @@ func begin(w World) Step {
 func targetLost(w World) string {
 	name := describe(w.Restart.Spec.Target)
 	switch {
+	case w.method() == v1alpha1.MethodCopy && w.Restart.Status.Phase == v1alpha1.PhaseVerifying:
+		return "" // it is meant to go
 	case w.Target == nil:
 		return fmt.Sprintf("%s was deleted meanwhile.", name)
 	case w.Target.object().GetDeletionTimestamp() != nil:
@@ -124,8 +134,8 @@ func targetLost(w World) string {
 // touch makes the one write that sets the replacement going, unless it was
 // made already.
 func touch(w World) Step {
-	if w.Target.DaemonSet != nil {
-		return touchPod(w)
+	if w.method() != v1alpha1.MethodTemplate {
+		return beginPods(w)
 	}
 	name := describe(w.Restart.Spec.Target)
 	switch w.templateState() {
@@ -148,22 +158,12 @@ func touch(w World) Step {
 	return Step{Action: Stamp}
 }
 
-func touchPod(w World) Step {
-	for _, p := range w.oldPods() {
-		if p.DeletionTimestamp != nil {
-			continue
-		}
-		if w.overdue() {
-			return stalled(w)
-		}
-		return Step{Action: Evict, Pod: podRecord(&p)}
-	}
-	return report(v1alpha1.PhaseRunning, w.rollout().sentence)
-}
-
 func follow(w World) Step {
 	if why := interfered(w); why != "" {
 		return end(v1alpha1.PhaseFailed, why)
+	}
+	if w.method() != v1alpha1.MethodTemplate {
+		return followPods(w)
 	}
 	r := w.rollout()
 	if r.complete {
@@ -187,10 +187,12 @@ func verifyPods(w World) Step {
 	if why := interfered(w); why != "" {
 		return end(v1alpha1.PhaseFailed, why)
 	}
-	r, left := w.rollout(), len(w.oldPods())
+	r, left, untouched := w.rollout(), len(w.oldPods()), w.inHand()
 	switch {
 	case !r.complete:
 		return waitOn(w, r.sentence)
+	case untouched != nil && w.method() == v1alpha1.MethodCopy:
+		return drainPod(w, untouched)
 	case left > 0:
 		return waitOn(w, fmt.Sprintf("The new pods are Ready; %d old ones are still terminating.", left))
 	}
@@ -203,7 +205,7 @@ func verifyPods(w World) Step {
 // interfered says who else changed the template while the restart ran. What
 // they want goes on; it is not fought.
 func interfered(w World) string {
-	if w.Target.DaemonSet != nil {
+	if w.method() != v1alpha1.MethodTemplate {
 		return ""
 	}
 	switch w.templateState() {
@@ -237,6 +239,9 @@ func waitOn(w World, sentence string) Step {
 }
 
 func stalled(w World) Step {
+	if s, left := undo(w); left {
+		return s
+	}
 	return end(v1alpha1.PhaseStalled, fmt.Sprintf("Not complete after %s. %s Nothing more is done; old pods that are left keep serving.",
 		deadline(w.Restart), stallReason(w)))
 }

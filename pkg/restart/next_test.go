@@ -33,7 +33,7 @@ func TestNext(t *testing.T) {
 		{"of no target", testWorld(KindDeployment), func(w *World) { w.Target = nil }, End, failed, "There is no deployment/web"},
 		{"of a target on its way out", testWorld(KindDeployment), func(w *World) { w.Target.Deployment.DeletionTimestamp = new(metav1.Now()) }, End, failed, "is being deleted"},
 		{"of a paused target", testWorld(KindDeployment), func(w *World) { w.Target.Deployment.Spec.Paused = true }, End, refused, "paused"},
-		{"of an unknown kind", testWorld("CloneSet"), nil, End, refused, "cannot be restarted yet"},
+		{"of an unknown kind", testWorld("CloneSet"), nil, End, refused, "is not known"},
 
 		{"begun is stamped", begun(KindDeployment), nil, Stamp, "", ""},
 		{"begun, a StatefulSet", begun(KindStatefulSet), nil, Stamp, "", ""},
@@ -159,7 +159,7 @@ func TestTransitions(t *testing.T) {
 	}
 	want := `
  → Pending Failed Refused
-Pending → Running Stalled Failed Refused
+Pending → Pending Running Stalled Failed Refused
 Running → Running Verifying Stalled Failed
 Verifying → Verifying Succeeded Stalled Failed
 Succeeded →

@@ -19,6 +19,10 @@ const (
 	KindReplicaSet  = "ReplicaSet"
 	KindStatefulSet = "StatefulSet"
 	KindDaemonSet   = "DaemonSet"
+	KindJob         = "Job"
+	KindCronJob     = "CronJob"
+
+	KindReplicationController = "ReplicationController"
 )
 
 // owner is the workload that a pod belongs to: what a restart has to be asked
@@ -45,18 +49,24 @@ func (o owner) reference() metav1.OwnerReference {
 	}
 }
 
-// findOwner goes from a pod up to its workload: Pod, ReplicaSet, Deployment.
+// findOwner goes from a pod up to its workload: Pod, ReplicaSet, Deployment;
+// Pod, ReplicationController, DeploymentConfig.
 func findOwner(ctx context.Context, c client.Reader, pod *corev1.Pod) (owner, error) {
 	direct := directOwner(pod)
-	if !isReplicaSet(direct.target) {
+	var set client.Object
+	switch {
+	case isReplicaSet(direct.target):
+		set = &appsv1.ReplicaSet{}
+	case direct.target.APIVersion == "v1" && direct.target.Kind == KindReplicationController:
+		set = &corev1.ReplicationController{}
+	default:
 		return direct, nil
 	}
-	var set appsv1.ReplicaSet
 	key := client.ObjectKey{Namespace: pod.Namespace, Name: direct.target.Name}
-	if err := c.Get(ctx, key, &set); err != nil {
-		return owner{}, fmt.Errorf("cannot read the ReplicaSet %s of pod %s: %w", key, pod.Name, err)
+	if err := c.Get(ctx, key, set); err != nil {
+		return owner{}, fmt.Errorf("cannot read the %s %s of pod %s: %w", direct.target.Kind, key, pod.Name, err)
 	}
-	return ownerOfReplicaSet(direct, &set), nil
+	return ownerOfSet(direct, set), nil
 }
 
 // directOwner is the pod's controller, or the pod itself where it has none. A
@@ -72,7 +82,9 @@ func directOwner(pod *corev1.Pod) owner {
 	return ownerFrom(ref)
 }
 
-func ownerOfReplicaSet(direct owner, set *appsv1.ReplicaSet) owner {
+// ownerOfSet is what stands above a ReplicaSet or ReplicationController, or
+// that itself.
+func ownerOfSet(direct owner, set client.Object) owner {
 	if ref := metav1.GetControllerOf(set); ref != nil {
 		return ownerFrom(ref)
 	}

@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -33,23 +34,45 @@ func Preflight(w World) []Finding {
 	if f := unsupported(w); f != nil {
 		return []Finding{*f}
 	}
-	var found []Finding
-	switch {
-	case w.Target.Deployment != nil:
-		found = preflightDeployment(w.Target.Deployment)
-	case w.Target.StatefulSet != nil:
-		found = preflightStatefulSet(w.Target.StatefulSet)
-	case w.Target.DaemonSet != nil:
-		found = preflightDaemonSet(w)
+	if w.Fence != "" {
+		return []Finding{{Forbids, w.Fence}}
 	}
-	found = append(found, preflightReason(w)...)
-	if surges(w.Target) {
+	found := append(preflightKind(w), preflightReason(w)...)
+	if w.method() == v1alpha1.MethodRelease {
+		found = append(found, preflightRelease(w)...)
+	}
+	if w.besides() {
 		found = append(found, preflightSurge(w)...)
 	}
-	if w.Target.DaemonSet == nil && !probed(w.Target.template().Spec) {
+	if w.Target.DaemonSet == nil && w.Target.Job == nil && !probed(w.Target.template().Spec) {
 		found = append(found, Finding{Warns, "No container has a readiness probe, so a new pod counts as Ready as soon as it runs."})
 	}
 	return found
+}
+
+func preflightKind(w World) []Finding {
+	if ref := metav1.GetControllerOf(w.Target.object()); ref != nil && w.method() == v1alpha1.MethodRelease {
+		return owned(w.Restart.Spec.Target.Kind, ref.Kind, ref.Name)
+	}
+	switch t := w.Target; {
+	case t.Deployment != nil && w.Restart.Spec.Scope == v1alpha1.ScopePod:
+		return preflightDeploymentPod(t.Deployment)
+	case t.Deployment != nil:
+		return preflightDeployment(t.Deployment)
+	case t.StatefulSet != nil:
+		return preflightStatefulSet(w)
+	case t.DaemonSet != nil:
+		return preflightDaemonSet(w)
+	case t.ReplicaSet != nil:
+		return preflightReplicaSet(t.ReplicaSet)
+	case t.ReplicationController != nil:
+		return preflightReplicationController(t.ReplicationController)
+	case t.Job != nil:
+		return preflightJob(t.Job)
+	case t.Pod != nil:
+		return preflightPod(t.Pod)
+	}
+	return preflightOther(w.Target.Other)
 }
 
 // objection is the sentence of the first finding that stops the restart, or
@@ -83,25 +106,18 @@ func unsupported(w World) *Finding {
 	forbid := func(format string, args ...any) *Finding {
 		return &Finding{Forbids, fmt.Sprintf(format, args...)}
 	}
-	apps := spec.Target.APIVersion == appsv1.SchemeGroupVersion.String()
-	switch kind := spec.Target.Kind; {
-	case kind == KindDeployment && apps, kind == KindStatefulSet && apps:
-		if spec.Scope == v1alpha1.ScopePod {
-			return forbid("A single pod of a %s cannot be replaced yet; scope Workload restarts all of them.", kind)
-		}
-	case kind == KindDaemonSet && apps:
-		if spec.Scope != v1alpha1.ScopePod {
-			return forbid("A whole DaemonSet cannot be restarted yet; scope Pod replaces the pod of one node.")
-		}
-		if spec.Node == "" {
-			return forbid("The Restart of a DaemonSet's pod has to name its node.")
-		}
-	case kind == KindPod:
-		return forbid("Pod %s has no owner that would start another in its place.", spec.Target.Name)
-	case kind == "Job", kind == "CronJob":
-		return forbid("A %s is left alone: ending its pod could lose work or run it twice.", kind)
-	default:
-		return forbid("A %s of %s cannot be restarted yet.", kind, spec.Target.APIVersion)
+	t := newTarget(spec.Target)
+	switch {
+	case spec.Target.Kind == KindCronJob:
+		return forbid("A CronJob is left alone: it has no pods of its own, and ending those of its Jobs could lose work or run it twice.")
+	case t == nil:
+		return forbid("A %s of %s is not known: nothing says how it is restarted.", spec.Target.Kind, spec.Target.APIVersion)
+	case t.Other != nil && spec.Scope == v1alpha1.ScopePod:
+		return forbid("A single pod of a %s cannot be replaced; scope Workload restarts all of them.", spec.Target.Kind)
+	case t.Other != nil && w.Target == nil:
+		return forbid("%s of %s is not there or may not be read by the agent (see manifests/overlays/other-kinds).", describe(spec.Target), spec.Target.APIVersion)
+	case t.DaemonSet != nil && spec.Scope == v1alpha1.ScopePod && spec.Node == "":
+		return forbid("The Restart of a DaemonSet's pod has to name its node.")
 	}
 	return nil
 }
@@ -128,8 +144,8 @@ func preflightDeployment(d *appsv1.Deployment) []Finding {
 		return []Finding{{Forbids, "The Deployment is paused."}}
 	case replicas == 0:
 		return []Finding{{Forbids, "The Deployment is scaled to 0: there is nothing to restart."}}
-	case d.Status.ObservedGeneration < d.Generation, d.Status.UpdatedReplicas < replicas, d.Status.Replicas > d.Status.UpdatedReplicas:
-		return []Finding{{Forbids, fmt.Sprintf("A rollout is in progress: %d of %d pods are of the newest template.", d.Status.UpdatedReplicas, replicas)}}
+	case inRollout(d):
+		return []Finding{rolloutInProgress(d)}
 	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
 		return []Finding{{Interrupts, "The Deployment's strategy is Recreate: all pods go before a new one starts."}}
 	}
@@ -139,10 +155,16 @@ func preflightDeployment(d *appsv1.Deployment) []Finding {
 		found = append(found, Finding{Interrupts, fmt.Sprintf(
 			"With %d replicas, maxSurge %d and maxUnavailable %d no old pod has to stay until a new one is Ready.", replicas, surge, unavailable)})
 	}
-	if down := replicas - d.Status.AvailableReplicas; down > 0 {
-		found = append(found, Finding{Warns, fmt.Sprintf("%d of %d pods are not available even now.", down, replicas)})
-	}
-	return found
+	return append(found, missing(replicas, d.Status.AvailableReplicas)...)
+}
+
+func inRollout(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas < wanted(d.Spec.Replicas) ||
+		d.Status.Replicas > d.Status.UpdatedReplicas
+}
+
+func rolloutInProgress(d *appsv1.Deployment) Finding {
+	return Finding{Forbids, fmt.Sprintf("A rollout is in progress: %d of %d pods are of the newest template.", d.Status.UpdatedReplicas, wanted(d.Spec.Replicas))}
 }
 
 // rollingBounds are maxSurge and maxUnavailable in pods, rounded as the
@@ -166,41 +188,6 @@ func rollingBounds(d *appsv1.Deployment) (surge, unavailable int32) {
 		return int32(max(surgePods, 0)), 1
 	}
 	return int32(surgePods), int32(downPods)
-}
-
-func preflightStatefulSet(s *appsv1.StatefulSet) []Finding {
-	replicas := wanted(s.Spec.Replicas)
-	rolling := s.Spec.UpdateStrategy.RollingUpdate
-	switch {
-	case s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType:
-		return []Finding{{Forbids, "The StatefulSet's update strategy is OnDelete, which cannot be restarted yet."}}
-	case rolling != nil && rolling.Partition != nil && *rolling.Partition > 0:
-		return []Finding{{Forbids, fmt.Sprintf("The StatefulSet's update has a partition at %d, which cannot be restarted yet.", *rolling.Partition)}}
-	case replicas == 0:
-		return []Finding{{Forbids, "The StatefulSet is scaled to 0: there is nothing to restart."}}
-	case s.Status.ObservedGeneration < s.Generation, s.Status.CurrentRevision != s.Status.UpdateRevision, s.Status.Replicas < replicas:
-		return []Finding{{Forbids, "A rollout of the StatefulSet is in progress."}}
-	case s.Status.ReadyReplicas < replicas && s.Spec.PodManagementPolicy != appsv1.ParallelPodManagement:
-		// With OrderedReady the controller waits for a broken pod before it
-		// touches the next, and does not replace the broken one itself
-		// (kubernetes #67250): the restart would hang on it.
-		return []Finding{{Forbids, fmt.Sprintf("Only %d of %d pods are Ready: the StatefulSet would wait for the others and stay half restarted.", s.Status.ReadyReplicas, replicas)}}
-	case replicas == 1:
-		return []Finding{{Interrupts, "The StatefulSet has one replica: its pod goes before the new one starts."}}
-	}
-	return nil
-}
-
-func preflightDaemonSet(w World) []Finding {
-	d := w.Target.DaemonSet
-	if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedNumberScheduled < d.Status.DesiredNumberScheduled {
-		return []Finding{{Forbids, fmt.Sprintf("A rollout is in progress: %d of %d pods are of the newest template.",
-			d.Status.UpdatedNumberScheduled, d.Status.DesiredNumberScheduled)}}
-	}
-	if w.Restart.Spec.Pod == "" && len(w.Pods) == 0 {
-		return []Finding{{Forbids, fmt.Sprintf("The DaemonSet has no pod on node %s.", w.Restart.Spec.Node)}}
-	}
-	return nil
 }
 
 // surges tells whether new pods of this target run beside old ones.
@@ -243,7 +230,7 @@ func exclusive(claim *corev1.PersistentVolumeClaim) bool {
 }
 
 func hostPort(spec corev1.PodSpec) int32 {
-	for _, c := range spec.Containers {
+	for _, c := range append(append([]corev1.Container{}, spec.InitContainers...), spec.Containers...) {
 		for _, p := range c.Ports {
 			if p.HostPort != 0 {
 				return p.HostPort

@@ -62,13 +62,8 @@ func TestPreflight(t *testing.T) {
 		{"Deployment, clean", testWorld(KindDeployment), "", ""},
 		{"StatefulSet, clean", testWorld(KindStatefulSet), "", ""},
 		{"DaemonSet, clean", testWorld(KindDaemonSet), "", ""},
-		{"bare pod", other(KindPod, "v1"), Forbids, "no owner"},
-		{"ReplicaSet", other(KindReplicaSet, "apps/v1"), Forbids, "cannot be restarted yet"},
-		{"Job", other("Job", "batch/v1"), Forbids, "left alone"},
 		{"CronJob", other("CronJob", "batch/v1"), Forbids, "left alone"},
 		{"another group's Deployment", other(KindDeployment, "example.com/v1"), Forbids, "example.com/v1"},
-		{"one pod of a Deployment", spec(KindDeployment, func(s *v1alpha1.RestartSpec) { s.Scope = v1alpha1.ScopePod }), Forbids, "single pod"},
-		{"a whole DaemonSet", spec(KindDaemonSet, func(s *v1alpha1.RestartSpec) { s.Scope = v1alpha1.ScopeWorkload }), Forbids, "whole DaemonSet"},
 		{"a DaemonSet's pod, no node", spec(KindDaemonSet, func(s *v1alpha1.RestartSpec) { s.Node = "" }), Forbids, "name its node"},
 		{"the pod is gone", spec(KindDeployment, func(s *v1alpha1.RestartSpec) { s.Pod = "gone" }), Forbids, "the reason with it"},
 		{"the pod is another of the same name", spec(KindStatefulSet, func(s *v1alpha1.RestartSpec) { s.PodUID = "former" }), Forbids, "the reason with it"},
@@ -93,10 +88,6 @@ func TestPreflight(t *testing.T) {
 		{"shared RWO claim, no surge", claimed(0, corev1.ReadWriteOnce), "", ""},
 		{"host port, surge", d(port), Forbids, "port 8080"},
 		{"host port, no surge", d(func(d *appsv1.Deployment) { port(d); d.Spec.Strategy.RollingUpdate = bounds(0, 1) }), "", ""},
-		{"OnDelete", ss(func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType }), Forbids, "OnDelete"},
-		{"partition", ss(func(s *appsv1.StatefulSet) {
-			s.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(1))}
-		}), Forbids, "partition at 1"},
 		{"set scaled to 0", ss(func(s *appsv1.StatefulSet) { s.Spec.Replicas = new(int32(0)) }), Forbids, "scaled to 0"},
 		{"set of one", ss(func(s *appsv1.StatefulSet) {
 			s.Spec.Replicas, s.Status.ReadyReplicas = new(int32(1)), 1

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,6 +70,11 @@ func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
 	if kind, why := q.forbidden(pod); kind != "" {
 		outcome.Kind = kind
 		q.tell(ctx, pod, r, why)
+		return outcome, nil
+	}
+	if until := copiedUntil(pod, q.options.Cooldown); own.target.Kind == KindPod && r.Reason != v1alpha1.ReasonManual && q.options.Now().Before(until) {
+		outcome.Kind, outcome.Until = CoolingDown, until
+		q.tell(ctx, pod, r, fmt.Sprintf("It is itself a copy: nothing more is done before %s.", until.UTC().Format(time.RFC3339)))
 		return outcome, nil
 	}
 	return q.race(ctx, pod, own, r, outcome)

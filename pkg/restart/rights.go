@@ -36,15 +36,34 @@ func Rights() []Right {
 		{"", "pods", "", "get", "the owner of the pod that fills the disk"},
 		{"", "pods", "", "list", "the pods of the workload that is replaced; this node's ephemeral-storage limits"},
 		{"", "pods", "", "watch", "this node's pods: their ephemeral-storage limits"},
-		{"", "pods", "eviction", "create", "a DaemonSet's pod on this node, with PodDisruptionBudgets kept"},
+		{"", "pods", "eviction", "create", "the end of every pod that is replaced one by one, with PodDisruptionBudgets kept; nothing is ever deleted past them"},
+		{"", "pods", "", "patch", "labels of a pod that is replaced: its controller lets go of it, then its Services do"},
+		{"", "pods", "", "create", "the copy of a pod without owner"},
+		{"", "services", "", "list", "which labels of a pod that is replaced lead to it"},
+		{"discovery.k8s.io", "endpointslices", "", "list", "a copy serves before the old pod goes, and no endpoint names the old pod any more when it does"},
 		{"apps", "deployments", "", "get", "the state of a rollout, and what would make it unclean"},
 		{"apps", "statefulsets", "", "get", "the state of a rollout, and what would make it unclean"},
 		{"apps", "daemonsets", "", "get", "the workload of a pod, and what would make a restart unclean"},
 		{"apps", "replicasets", "", "get", "the Deployment that a pod's ReplicaSet belongs to"},
 		{"apps", "replicasets", "", "list", "a Deployment's ReplicaSets: which pods are old"},
+		{"apps", "daemonsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template, when the whole set is asked for"},
+		{"", "replicationcontrollers", "", "get", "the workload of a pod, and what would make a restart unclean"},
+		{"batch", "jobs", "", "get", "whether the Job's owner allows it, and its failure policy makes it free"},
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}
+}
+
+// OtherRights lists what the agent needs beyond Rights to restart the
+// workloads of OtherKinds. manifests/overlays/other-kinds grants exactly these.
+func OtherRights() []Right {
+	var rights []Right
+	for _, k := range OtherKinds() {
+		rights = append(rights,
+			Right{k.Group, k.Resource, "", "get", "the state of a rollout, and what would make it unclean"},
+			Right{k.Group, k.Resource, "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"})
+	}
+	return append(rights, Right{"", "replicationcontrollers", "", "list", "a DeploymentConfig's ReplicationControllers: which pods are old"})
 }

@@ -4,7 +4,8 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
 // rollout says how far the target's own controller has come.
@@ -15,12 +16,16 @@ type rollout struct {
 
 func (w World) rollout() rollout {
 	switch {
+	case w.method() != v1alpha1.MethodTemplate:
+		return rolloutPods(w)
 	case w.Target.Deployment != nil:
 		return rolloutDeployment(w.Target.Deployment)
 	case w.Target.StatefulSet != nil:
 		return rolloutStatefulSet(w.Target.StatefulSet)
+	case w.Target.DaemonSet != nil:
+		return rolloutDaemonSet(w.Target.DaemonSet)
 	}
-	return rolloutDaemonSetPod(w)
+	return rolloutOther(w.Target.Other)
 }
 
 // rolloutDeployment is complete when `kubectl rollout status` says so and,
@@ -52,15 +57,11 @@ func counts(observed, generation int64, updated, available, want int32) string {
 	return fmt.Sprintf("%d of %d pods are new, %d are available.", min(updated, want), want, available)
 }
 
-// rolloutDaemonSetPod is complete when the DaemonSet has put a Ready pod in
-// the old one's place on this node.
-func rolloutDaemonSetPod(w World) rollout {
-	fresh := w.newPods()
-	if len(filterPods(fresh, func(p *corev1.Pod) bool { return ready(p) })) > 0 {
-		return rollout{complete: true, sentence: "The new pod is Ready."}
+// rolloutDaemonSet is complete when `kubectl rollout status` says so.
+func rolloutDaemonSet(d *appsv1.DaemonSet) rollout {
+	want, s := d.Status.DesiredNumberScheduled, d.Status
+	return rollout{
+		complete: s.ObservedGeneration >= d.Generation && s.UpdatedNumberScheduled == want && s.NumberAvailable == want,
+		sentence: counts(s.ObservedGeneration, d.Generation, s.UpdatedNumberScheduled, s.NumberAvailable, want),
 	}
-	if len(fresh) > 0 {
-		return rollout{sentence: fmt.Sprintf("The new pod %s is not Ready yet.", fresh[0].Name)}
-	}
-	return rollout{sentence: "The old pod is going, a new one is not there yet."}
 }

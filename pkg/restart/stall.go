@@ -5,17 +5,22 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
 // stallReason says in a sentence what the restart waits for in vain, from the
 // surest cause to the vaguest.
 func stallReason(w World) string {
-	if w.Target.Deployment != nil && w.Target.Deployment.Spec.Paused {
+	if w.Target == nil {
+		return w.rollout().sentence
+	}
+	if w.Target.Deployment != nil && w.Target.Deployment.Spec.Paused && w.method() == v1alpha1.MethodTemplate {
 		return "The Deployment was paused meanwhile."
 	}
 	for _, p := range w.newPods() {
 		if why := podTrouble(&p); why != "" {
-			return why
+			return why + hangs(w.Target.StatefulSet)
 		}
 	}
 	if why := deploymentTrouble(w.Target.Deployment); why != "" {
@@ -30,6 +35,15 @@ func stallReason(w World) string {
 		return "The last step failed: " + w.Trouble + "."
 	}
 	return w.rollout().sentence
+}
+
+// hangs says what has to be done by hand: a StatefulSet in order waits for a
+// broken pod, and does not replace it for a better template either.
+func hangs(s *appsv1.StatefulSet) string {
+	if s == nil || s.Spec.PodManagementPolicy == appsv1.ParallelPodManagement {
+		return ""
+	}
+	return " The StatefulSet waits for it: once its cause is mended it has to be deleted by hand (kubernetes #67250)."
 }
 
 // podTrouble says why a pod is not Ready, or nothing if it is.

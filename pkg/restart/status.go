@@ -23,7 +23,7 @@ func followers(p v1alpha1.Phase) []v1alpha1.Phase {
 	case "":
 		return []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseRefused, v1alpha1.PhaseFailed}
 	case v1alpha1.PhasePending:
-		return []v1alpha1.Phase{v1alpha1.PhaseRunning, v1alpha1.PhaseRefused, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
+		return []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseRefused, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseRunning:
 		return []v1alpha1.Phase{v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseVerifying:
@@ -84,14 +84,19 @@ func startStatus(w World) v1alpha1.RestartStatus {
 		return status
 	}
 	status.TargetUID = string(w.Target.uid())
-	if w.Target.DaemonSet == nil {
+	toGo := func(p *corev1.Pod) bool { return hasToGo(w.Restart.Spec, p) }
+	status.Method = w.method()
+	if status.Method == v1alpha1.MethodTemplate {
 		status.Template = recordTemplate(w.Target.template())
+	} else {
+		status.Capacity = w.capacity(toGo)
 	}
 	for i := range w.Pods {
-		if p := &w.Pods[i]; p.DeletionTimestamp == nil && hasToGo(w.Restart.Spec, p) {
+		if p := &w.Pods[i]; p.DeletionTimestamp == nil && toGo(p) {
 			status.OldPods = append(status.OldPods, podRecord(p))
 		}
 	}
+	sortOldPods(w, status.OldPods)
 	return status
 }
 
@@ -107,7 +112,7 @@ func startTime(w World) metav1.Time {
 }
 
 func hasToGo(spec v1alpha1.RestartSpec, p *corev1.Pod) bool {
-	return spec.Scope != v1alpha1.ScopePod || spec.Pod == p.Name
+	return spec.Scope != v1alpha1.ScopePod || spec.Pod == p.Name || spec.Target.Kind == KindPod
 }
 
 // count brings the figures up to date: what the old pods have written, which
@@ -123,7 +128,7 @@ func count(w World, status *v1alpha1.RestartStatus) {
 		if known := w.Written[old.UID].Bytes; known > 0 {
 			old.Bytes = known
 		}
-		if there[old.UID] || w.Target == nil {
+		if there[old.UID] || (w.Target == nil && status.Method != v1alpha1.MethodCopy) {
 			continue
 		}
 		status.ReplacedPods = append(status.ReplacedPods, old.Name)

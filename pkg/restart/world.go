@@ -5,9 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -18,10 +16,20 @@ type World struct {
 	Now     time.Time
 	Node    string // this agent's
 	Restart *v1alpha1.Restart
-	Target  *Target      // nil: it is not there
-	Pods    []corev1.Pod // the target's, terminating ones too; of a DaemonSet those on spec.node
+	Target  *Target // nil: it is not there
+	// Pods are the target's, terminating ones too, and those that a restart
+	// took from it or made. With scope Pod of a DaemonSet those on spec.node.
+	Pods []corev1.Pod
 	// ReplicaSets are a Deployment's, old and new.
 	ReplicaSets []appsv1.ReplicaSet
+	// Services are the namespace's, and Slices what those of them send to that
+	// select a pod which a restart drains or made. Read for the methods Release
+	// and Copy alone.
+	Services []corev1.Service
+	Slices   []discoveryv1.EndpointSlice
+	// Fence says why nothing of this target is restarted whatever its state;
+	// empty if it may be.
+	Fence string
 	// Claims are the PersistentVolumeClaims the pod template names, by name.
 	Claims map[string]corev1.PersistentVolumeClaim
 	// Written is what is known of the old pods' layers on this node, by uid.
@@ -35,45 +43,6 @@ type Written struct {
 	Bytes int64 // when last known
 	Held  bool  // it is still there
 }
-
-// Target is the workload that is restarted. Exactly one field is set.
-type Target struct {
-	Deployment  *appsv1.Deployment
-	StatefulSet *appsv1.StatefulSet
-	DaemonSet   *appsv1.DaemonSet
-}
-
-func (t *Target) object() client.Object {
-	switch {
-	case t.Deployment != nil:
-		return t.Deployment
-	case t.StatefulSet != nil:
-		return t.StatefulSet
-	}
-	return t.DaemonSet
-}
-
-func (t *Target) template() corev1.PodTemplateSpec {
-	switch {
-	case t.Deployment != nil:
-		return t.Deployment.Spec.Template
-	case t.StatefulSet != nil:
-		return t.StatefulSet.Spec.Template
-	}
-	return t.DaemonSet.Spec.Template
-}
-
-func (t *Target) selector() *metav1.LabelSelector {
-	switch {
-	case t.Deployment != nil:
-		return t.Deployment.Spec.Selector
-	case t.StatefulSet != nil:
-		return t.StatefulSet.Spec.Selector
-	}
-	return t.DaemonSet.Spec.Selector
-}
-
-func (t *Target) uid() types.UID { return t.object().GetUID() }
 
 // oldPods are the pods that were there when the restart began and still are.
 func (w World) oldPods() []corev1.Pod {

@@ -4,7 +4,9 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,7 +41,10 @@ func testPod(name, uid string, isReady bool) corev1.Pod {
 		status = corev1.ConditionTrue
 	}
 	return corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(uid)},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID(uid), ResourceVersion: "7",
+			Labels: map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: "abc"},
+		},
 		Spec:       corev1.PodSpec{NodeName: nodeA},
 		Status: corev1.PodStatus{
 			Phase:      corev1.PodRunning,
@@ -99,13 +104,94 @@ func testWorld(kind string) World {
 	case KindDaemonSet:
 		w.Target = &Target{DaemonSet: testDaemonSet()}
 		w.Pods = w.Pods[:1]
+	case KindReplicaSet:
+		w.Target = &Target{ReplicaSet: testReplicaSet()}
+	case KindReplicationController:
+		w.Target = &Target{ReplicationController: testReplicationController()}
+		w.Restart.Spec.Target.APIVersion = "v1"
+	case KindJob:
+		w.Target = &Target{Job: testJob()}
+		w.Restart.Spec.Target.APIVersion = "batch/v1"
+		w.Pods = w.Pods[:1]
+	case KindPod:
+		w.Target = &Target{Pod: barePod()}
+		w.Restart.Spec.Target = v1alpha1.TargetReference{APIVersion: "v1", Kind: KindPod, Name: "web-old-0"}
+		w.Pods = []corev1.Pod{*w.Target.Pod}
 	}
 	return w
 }
 
-// begun is testWorld after Begin.
-func begun(kind string) World {
+// onePod is testWorld with scope Pod.
+func onePod(kind string) World {
 	w := testWorld(kind)
+	w.Restart.Spec.Scope = v1alpha1.ScopePod
+	return w
+}
+
+func testReplicaSet() *appsv1.ReplicaSet {
+	return &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1},
+		Spec:       appsv1.ReplicaSetSpec{Replicas: new(int32(2)), Selector: selector(), Template: podTemplate()},
+		Status:     appsv1.ReplicaSetStatus{ObservedGeneration: 1, Replicas: 2, AvailableReplicas: 2},
+	}
+}
+
+func testReplicationController() *corev1.ReplicationController {
+	return &corev1.ReplicationController{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1},
+		Spec:       corev1.ReplicationControllerSpec{Replicas: new(int32(2)), Selector: selector().MatchLabels, Template: new(podTemplate())},
+		Status:     corev1.ReplicationControllerStatus{ObservedGeneration: 1, Replicas: 2, AvailableReplicas: 2},
+	}
+}
+
+func testJob() *batchv1.Job {
+	return &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "target", Generation: 1,
+			Annotations: map[string]string{v1alpha1.AnnotationRestart: "act"}},
+		Spec: batchv1.JobSpec{
+			Parallelism: new(int32(1)), Completions: new(int32(1)), Selector: selector(), Template: podTemplate(),
+			PodFailurePolicy: &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{ignoreDisruption()}},
+		},
+	}
+}
+
+func ignoreDisruption() batchv1.PodFailurePolicyRule {
+	return batchv1.PodFailurePolicyRule{
+		Action:          batchv1.PodFailurePolicyActionIgnore,
+		OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}},
+	}
+}
+
+func barePod() *corev1.Pod {
+	p := testPod("web-old-0", "old-0", true)
+	p.Spec = podTemplate().Spec
+	p.Spec.NodeName = nodeA
+	return &p
+}
+
+// webService selects pods by app alone.
+func webService() corev1.Service {
+	return corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}},
+	}
+}
+
+// sends is an EndpointSlice of webService that names these pods.
+func sends(uids ...string) []discoveryv1.EndpointSlice {
+	slice := discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}}
+	for _, uid := range uids {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
+			TargetRef: &corev1.ObjectReference{UID: types.UID(uid)}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+		})
+	}
+	return []discoveryv1.EndpointSlice{slice}
+}
+
+// begun is testWorld after Begin.
+func begun(kind string) World { return beginning(testWorld(kind)) }
+
+func beginning(w World) World {
 	status, err := nextStatus(w, Next(w))
 	if err != nil {
 		panic(err)

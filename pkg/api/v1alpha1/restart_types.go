@@ -124,6 +124,19 @@ const (
 	ScopePod      Scope = "Pod"
 )
 
+// Method says how pods are replaced.
+//
+// +kubebuilder:validation:Enum=Template;Evict;Release;Copy
+type Method string
+
+// The methods. All but Template go pod by pod.
+const (
+	MethodTemplate Method = "Template" // the pod template is annotated; the workload's own controller rolls out
+	MethodEvict    Method = "Evict"    // a pod is evicted, its controller makes another
+	MethodRelease  Method = "Release"  // a pod is taken from its controller, which makes another; then it is drained and evicted
+	MethodCopy     Method = "Copy"     // a copy of a pod without owner is made; then the old one is drained and evicted
+)
+
 // Reason says what kind of cause a Restart has.
 //
 // +kubebuilder:validation:Enum=DiskFill;ConfigChange;Manual
@@ -191,6 +204,17 @@ type RestartStatus struct {
 	// +optional
 	TargetUID string `json:"targetUID,omitempty"`
 
+	// method is how the pods are replaced, settled when it began: a change of
+	// the target's strategy in the middle does not change it.
+	// +optional
+	Method Method `json:"method,omitempty"`
+
+	// capacity is how many of the target's pods were Ready when it began, those
+	// that have to go counted as Ready. A restart pod by pod waits until as many
+	// are Ready again before it takes the next. Unused with method Template.
+	// +optional
+	Capacity int32 `json:"capacity,omitempty"`
+
 	// template is what the target's pod template was when it began, so that a
 	// change that is not this restart's own is recognised.
 	// +optional
@@ -228,6 +252,23 @@ type RestartStatus struct {
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
 }
+
+// What a restart writes on pods.
+const (
+	// LabelRestart is a label on a pod that is taken from its controller, and
+	// on a copy: the uid of the Restart that did it and finds it again by it.
+	LabelRestart = "nodeagent.dev/restart-uid"
+	// AnnotationLabelsTaken is an annotation on the old pod: the labels that
+	// were taken off it, as JSON, so that they can be put back.
+	AnnotationLabelsTaken = "nodeagent.dev/labels-taken"
+	// AnnotationCopyOf is an annotation on a copy: the first pod's name.
+	AnnotationCopyOf = "nodeagent.dev/copy-of"
+	// AnnotationCopied is an annotation on a copy: when it was made. The
+	// cooldown of a pod without owner is counted from it.
+	AnnotationCopied = "nodeagent.dev/copied"
+	// AnnotationRestart is an annotation that people write on a workload.
+	AnnotationRestart = "nodeagent.dev/restart"
+)
 
 // TemplateRecord remembers a pod template.
 type TemplateRecord struct {
