@@ -55,6 +55,20 @@ func TestOnAPIServer(t *testing.T) {
 		"fences":             storyFences,
 		"two-agents":         storyTwoAgents,
 		"disruption-budget":  storyBudget,
+		"one-pod":            storyOnePod,
+		"one-pod-stalled":    storyOnePodStalled,
+		"one-pod-orphaned":   storyOnePodOrphaned,
+		"sets-by-hand":       storySetsByHand,
+		"set-pod":            storySetPod,
+		"set-stuck":          storySetStuck,
+		"daemonset-whole":    storyDaemonSetWhole,
+		"replicasets":        storyReplicaSets,
+		"bare-pod":           storyBarePod,
+		"bare-pod-stalled":   storyBarePodStalled,
+		"jobs":               storyJobs,
+		"other-kinds":        storyOtherKinds,
+		"never":              storyNever,
+		"killed-pods":        storyKilledPods,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {

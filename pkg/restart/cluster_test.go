@@ -55,7 +55,8 @@ func startCluster(t *testing.T) *cluster {
 	c.connect()
 	start(t, c.folder, filepath.Join(binary, "kube-controller-manager"),
 		"--kubeconfig="+c.file("kubeconfig"), "--leader-elect=false", "--secure-port=0",
-		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller,garbage-collector-controller,disruption-controller",
+		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller,garbage-collector-controller,disruption-controller,"+
+			"endpointslice-controller,replicationcontroller-controller,job-controller",
 		"--kube-api-qps=200", "--kube-api-burst=400")
 	c.kubectl("apply", "-f", "../../manifests/base/crds")
 	c.kubectl("wait", "--for=condition=Established", "crd/restarts.nodeagent.dev", "--timeout=60s")

@@ -1,7 +1,9 @@
 package restart
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -22,6 +24,8 @@ type kubelet struct {
 	nodes  map[string][]string // by namespace
 	held   map[string]bool     // namespaces in which no pod becomes Ready
 	layers map[string]bool     // uids of pods whose layers are there
+
+	addresses int // given to pods so far
 }
 
 const podBytes = 5 << 20
@@ -93,6 +97,9 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
+	case pod.DeletionTimestamp != nil && len(pod.Finalizers) > 0 && pod.Status.Phase != corev1.PodFailed:
+		pod.Status.Phase = corev1.PodFailed // a Job counts it before it lets it go
+		_ = k.client.Status().Update(ctx, pod)
 	case pod.DeletionTimestamp != nil:
 		if k.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID}) == nil {
 			delete(k.layers, string(pod.UID))
@@ -105,7 +112,8 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 		}
 	case !ready(pod) && !k.held[pod.Namespace]:
 		k.layers[string(pod.UID)] = true
-		pod.Status = runningStatus(pod)
+		k.addresses++
+		pod.Status = runningStatus(pod, fmt.Sprintf("10.1.%d.%d", k.addresses/250, k.addresses%250+1))
 		_ = k.client.Status().Update(ctx, pod)
 	}
 }
@@ -113,19 +121,30 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 // place is where a DaemonSet wants its pod, or the node with the fewest pods
 // of the same owner, so that three replicas are always on both.
 func (k *kubelet) place(pod *corev1.Pod, all []corev1.Pod) string {
-	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
 	}
 	owner := directOwner(pod).uid
 	load := func(node string) int {
 		return len(filterPods(all, func(p *corev1.Pod) bool { return p.Spec.NodeName == node && directOwner(p).uid == owner }))
 	}
-	return slices.MinFunc(k.nodes[pod.Namespace], func(a, b string) int { return load(a) - load(b) })
+	return slices.MinFunc(k.nodes[pod.Namespace], func(a, b string) int {
+		return cmp.Or(compareBool(avoided(pod, a), avoided(pod, b)), load(a)-load(b))
+	})
 }
 
-func runningStatus(pod *corev1.Pod) corev1.PodStatus {
+// avoided tells whether a pod wishes for another node than this one.
+func avoided(pod *corev1.Pod, node string) bool {
+	a := pod.Spec.Affinity
+	return a != nil && a.NodeAffinity != nil && slices.ContainsFunc(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution,
+		func(t corev1.PreferredSchedulingTerm) bool {
+			return ourWish(t) && t.Preference.MatchFields[0].Values[0] == node
+		})
+}
+
+func runningStatus(pod *corev1.Pod, address string) corev1.PodStatus {
 	now := metav1.Now()
-	status := corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now}
+	status := corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now, PodIP: address, PodIPs: []corev1.PodIP{{IP: address}}}
 	for _, kind := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
 		status.Conditions = append(status.Conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now})
 	}

@@ -239,12 +239,21 @@ func waitOn(w World, sentence string) Step {
 }
 
 func stalled(w World) Step {
+	said := w.Restart.Status.Message
+	if !strings.HasPrefix(said, stallPrefix) {
+		said = fmt.Sprintf("%s %s. %s", stallPrefix, deadline(w.Restart), stallReason(w))
+	}
 	if s, left := undo(w); left {
+		if said != w.Restart.Status.Message {
+			// The reason goes with what is undone, so it is written down first.
+			return report(w.Restart.Status.Phase, said)
+		}
 		return s
 	}
-	return end(v1alpha1.PhaseStalled, fmt.Sprintf("Not complete after %s. %s Nothing more is done; old pods that are left keep serving.",
-		deadline(w.Restart), stallReason(w)))
+	return end(v1alpha1.PhaseStalled, said+" Nothing more is done; old pods that are left keep serving.")
 }
+
+const stallPrefix = "Not complete after"
 
 func podRecord(p *corev1.Pod) v1alpha1.PodReference {
 	return v1alpha1.PodReference{Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName}

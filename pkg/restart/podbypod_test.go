@@ -53,6 +53,9 @@ func copied(w *World, isReady bool) {
 
 func lateInto(w *World) { w.Now = noon().Add(10*time.Minute + 30*time.Second) }
 
+// told says that the stall was written down already.
+func told(w *World) { w.Restart.Status.Message = "Not complete after 10m0s. As told." }
+
 func serving(w *World, uids ...string) {
 	w.Services, w.Slices = []corev1.Service{webService()}, sends(uids...)
 }
@@ -114,10 +117,18 @@ func TestNextPodByPod(t *testing.T) {
 			lateInto(w)
 			take(w, "old-0", "pod-template-hash")
 			add(w, newOne(false))
+		}, Report, "", "Not complete after 10m0s. Pod web-new-0 is Running and not Ready."},
+		{"release: late and told so", running(onePod(KindDeployment)), func(w *World) {
+			lateInto(w)
+			told(w)
+			take(w, "old-0", "pod-template-hash")
+			add(w, newOne(false))
 		}, Restore, "web-old-0", ""},
+		{"release: late, told so, given back", running(onePod(KindDeployment)), func(w *World) { lateInto(w); told(w) }, End, "", "Not complete after 10m0s. As told. Nothing more"},
 		{"release: late, given back", running(onePod(KindDeployment)), func(w *World) { lateInto(w); add(w, newOne(false)) }, End, "", "web-new-0 is Running and not Ready"},
 		{"release: taken up long after the deadline", running(onePod(KindDeployment)), func(w *World) {
 			w.Now = noon().Add(time.Hour)
+			told(w)
 			take(w, "old-0", "pod-template-hash")
 		}, Restore, "web-old-0", ""},
 		{"release: late, cannot be given back", running(onePod(KindDeployment)), func(w *World) {
@@ -127,6 +138,7 @@ func TestNextPodByPod(t *testing.T) {
 		}, End, "", "Not complete"},
 		{"release: late, budget refuses", running(onePod(KindDeployment)), func(w *World) {
 			lateInto(w)
+			told(w)
 			take(w, "old-0", "app")
 			add(w, newOne(true))
 			w.Trouble = "budget"
@@ -218,9 +230,10 @@ func TestNextPodByPod(t *testing.T) {
 			copied(w, false)
 			w.Pods, w.Target = w.Pods[1:], nil
 		}, Evict, copyOf(barePod(), running(testWorld(KindPod)).Restart).Name, ""},
-		{"copy: late", running(testWorld(KindPod)), func(w *World) { lateInto(w); copied(w, false) }, Evict, copyOf(barePod(), running(testWorld(KindPod)).Restart).Name, ""},
+		{"copy: late", running(testWorld(KindPod)), func(w *World) { lateInto(w); told(w); copied(w, false) }, Evict, copyOf(barePod(), running(testWorld(KindPod)).Restart).Name, ""},
 		{"copy: late, drained and refused", verifying(testWorld(KindPod)), func(w *World) {
 			lateInto(w)
+			told(w)
 			copied(w, true)
 			take(w, "old-0", "app")
 			serving(w, "copy")

@@ -88,7 +88,7 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"whole DaemonSet, on no node", wholeDaemonSet(func(d *appsv1.DaemonSet) { d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 1} }), Forbids, "no node"},
 
 		{"ReplicaSet", testWorld(KindReplicaSet), "", ""},
-		{"ReplicaSet, served by the same label", served(with(testWorld(KindReplicaSet), func(w *World) {})), Warns, "One pod less serves"},
+		{"ReplicaSet, served by the same label", served(testWorld(KindReplicaSet)), Warns, "One pod less serves"},
 		{"ReplicaSet of one, served by the same label", served(with(testWorld(KindReplicaSet), func(w *World) {
 			w.Target.ReplicaSet.Spec.Replicas = new(int32(1))
 		})), Interrupts, "Its one pod leaves its Services"},
@@ -124,9 +124,15 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"Job, allowed", testWorld(KindJob), Warns, "is done again"},
 		{"Job", job(func(j *batchv1.Job) { j.Annotations = nil }), Forbids, "left alone"},
 		{"Job, allowed, no policy", job(func(j *batchv1.Job) { j.Spec.PodFailurePolicy = nil }), Forbids, "DisruptionTarget"},
-		{"Job, allowed, another rule first", job(func(j *batchv1.Job) { rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpNotIn, 42), ignoreDisruption()) }), Forbids, "before other rules"},
-		{"Job, allowed, a rule that cannot match first", job(func(j *batchv1.Job) { rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpIn, 42), ignoreDisruption()) }), Warns, "is done again"},
-		{"Job, allowed, SIGTERM counts first", job(func(j *batchv1.Job) { rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpIn, 143), ignoreDisruption()) }), Forbids, "before other rules"},
+		{"Job, allowed, another rule first", job(func(j *batchv1.Job) {
+			rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpNotIn, 42), ignoreDisruption())
+		}), Forbids, "before other rules"},
+		{"Job, allowed, a rule that cannot match first", job(func(j *batchv1.Job) {
+			rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpIn, 42), ignoreDisruption())
+		}), Warns, "is done again"},
+		{"Job, allowed, SIGTERM counts first", job(func(j *batchv1.Job) {
+			rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpIn, 143), ignoreDisruption())
+		}), Forbids, "before other rules"},
 		{"Job, suspended", job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }), Forbids, "nothing left"},
 
 		{"excluded namespace", with(testWorld(KindDeployment), func(w *World) { w.Fence = "Nothing is restarted: namespace shop is excluded." }), Forbids, "excluded"},

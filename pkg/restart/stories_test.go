@@ -155,9 +155,10 @@ func storyRefused(t *testing.T, s *stage, ns string) {
 	}
 
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "bare"}, Spec: podTemplate().Spec}
+	bare.Spec.RestartPolicy = corev1.RestartPolicyNever
 	create(t, s.cluster.admin, bare)
 	a.request(t, bare, v1alpha1.ReasonDiskFill)
-	wantPhase(t, s.ended(t, ns, "pod-bare"), v1alpha1.PhaseRefused, "has no owner")
+	wantPhase(t, s.ended(t, ns, "pod-bare"), v1alpha1.PhaseRefused, "restartPolicy is Never")
 	if got := s.events(t, ns, "Pod", "bare"); !slices.Equal(got, []string{"DiskFill", EventRefused}) {
 		t.Errorf("events on the bare pod: %v", got)
 	}
@@ -244,7 +245,7 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 	for kind, prepare := range kinds {
 		prefix := strings.ToLower(kind) + "-"
 		prepare(t, prefix+"scout")
-		moments := s.moments(t, ns, kind, prefix+"scout")
+		moments := s.moments(t, ns, s.requesting(ns, prefix+"scout"))
 		if len(moments) < 8 {
 			t.Fatalf("only these step boundaries: %v", moments)
 		}
@@ -253,15 +254,25 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 				t.Parallel()
 				name := fmt.Sprintf("%s%d", prefix, i)
 				unchanged := prepare(t, name)
-				s.killedAt(t, ns, name, i)
+				s.killedAt(t, ns, i, s.requesting(ns, name))
 				unchanged(t)
 			})
 		}
 	}
 }
 
+// requesting asks for a restart as an agent does, for a pod of an app.
+func (s *stage) requesting(ns, app string) asking {
+	return func(t *testing.T, a *agent) string {
+		return a.request(t, s.podOn(t, ns, app, s.nodeA), v1alpha1.ReasonDiskFill).Restart
+	}
+}
+
+// asking asks for a restart and gives its name.
+type asking func(*testing.T, *agent) string
+
 // killedAt stops a first controller at one boundary and runs a second.
-func (s *stage) killedAt(t *testing.T, ns, name string, boundary int) {
+func (s *stage) killedAt(t *testing.T, ns string, boundary int, ask asking) {
 	first := s.agent(t, Options{Node: s.nodeA})
 	seen := 0
 	first.controller.boundary = func(string) error {
@@ -270,15 +281,15 @@ func (s *stage) killedAt(t *testing.T, ns, name string, boundary int) {
 		}
 		return nil
 	}
-	outcome := first.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
-	if err := s.runOnly(t, first, ns, outcome.Restart); !errors.Is(err, errKilled) {
+	name := ask(t, first)
+	if err := s.runOnly(t, first, ns, name); !errors.Is(err, errKilled) {
 		t.Fatalf("the first controller ended with %v", err)
 	}
 	second := s.agent(t, Options{Node: s.nodeA})
-	if err := s.runOnly(t, second, ns, outcome.Restart); err != nil {
+	if err := s.runOnly(t, second, ns, name); err != nil {
 		t.Fatal(err)
 	}
-	r := s.restart(t, ns, outcome.Restart)
+	r := s.restart(t, ns, name)
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
 	if len(r.Status.History) != 1 {
 		t.Errorf("history %+v, want one restart", r.Status.History)
@@ -292,7 +303,7 @@ func (s *stage) runOnly(t *testing.T, a *agent, ns, name string) error {
 }
 
 // moments plays a restart through and writes down its step boundaries.
-func (s *stage) moments(t *testing.T, ns, kind, name string) []string {
+func (s *stage) moments(t *testing.T, ns string, ask asking) []string {
 	t.Helper()
 	a := s.agent(t, Options{Node: s.nodeA})
 	var moments []string
@@ -300,8 +311,7 @@ func (s *stage) moments(t *testing.T, ns, kind, name string) []string {
 		moments = append(moments, moment)
 		return nil
 	}
-	a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
-	if err := s.runOnly(t, a, ns, Name(kind, name)); err != nil {
+	if err := s.runOnly(t, a, ns, ask(t, a)); err != nil {
 		t.Fatal(err)
 	}
 	return moments

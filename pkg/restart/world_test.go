@@ -45,7 +45,7 @@ func testPod(name, uid string, isReady bool) corev1.Pod {
 			Namespace: "shop", Name: name, UID: types.UID(uid), ResourceVersion: "7",
 			Labels: map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: "abc"},
 		},
-		Spec:       corev1.PodSpec{NodeName: nodeA},
+		Spec: corev1.PodSpec{NodeName: nodeA},
 		Status: corev1.PodStatus{
 			Phase:      corev1.PodRunning,
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}},
