@@ -102,6 +102,9 @@ func TestPreflightPodByPod(t *testing.T) {
 
 		{"bare pod", testWorld(KindPod), "", ""},
 		{"bare pod, static", bare(func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }), Forbids, "from a file on its node"},
+		{"bare pod in another restart's hand", bare(func(p *corev1.Pod) {
+			p.Annotations = map[string]string{v1alpha1.AnnotationLabelsTaken: `{"app":"web"}`}
+		}), Forbids, "Another restart has this pod in hand"},
 		{"bare pod with an owner", bare(func(p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{Kind: KindReplicaSet, Name: "web-abc", Controller: new(true)}}
 		}), Forbids, "belongs to ReplicaSet web-abc"},

@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
 // preflightPod is about a pod without owner: what a copy beside it cannot
@@ -17,6 +19,8 @@ func preflightPod(p *corev1.Pod) []Finding {
 	switch {
 	case static(p):
 		return []Finding{{Forbids, "The kubelet runs this pod from a file on its node: it cannot be replaced through the API."}}
+	case len(taken(p)) > 0:
+		return []Finding{{Forbids, "Another restart has this pod in hand, or left it half done: its annotation " + v1alpha1.AnnotationLabelsTaken + " says which labels were taken off it."}}
 	case p.Spec.RestartPolicy == corev1.RestartPolicyNever || p.Spec.RestartPolicy == corev1.RestartPolicyOnFailure:
 		return []Finding{{Forbids, fmt.Sprintf("The pod's restartPolicy is %s: it runs to an end, and a copy would run it twice.", p.Spec.RestartPolicy)}}
 	case p.Spec.Hostname != "" || p.Spec.Subdomain != "":

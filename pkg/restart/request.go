@@ -66,6 +66,11 @@ func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if len(taken(pod)) > 0 {
+		// A restart took it from its owner, and it goes on filling the disk
+		// until that is done with it. It is no pod without owner.
+		return Outcome{Kind: Joined, Target: own.target}, nil
+	}
 	outcome := Outcome{Restart: Name(own.target.Kind, own.target.Name), Target: own.target}
 	if kind, why := q.forbidden(pod); kind != "" {
 		outcome.Kind = kind

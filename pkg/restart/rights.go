@@ -31,7 +31,7 @@ func Rights() []Right {
 		{"nodeagent.dev", "restarts", "", "list", "at start: which of this node's restarts are to be finished"},
 		{"nodeagent.dev", "restarts", "", "watch", "restarts of this node that are asked for while it runs"},
 		{"nodeagent.dev", "restarts", "", "create", "the offence becomes a Restart"},
-		{"nodeagent.dev", "restarts", "", "update", "the next restart of a workload is written into the same object"},
+		{"nodeagent.dev", "restarts", "", "update", "the next restart of a workload is written into the same object; the copy of a pod becomes its owner"},
 		{"nodeagent.dev", "restarts", "status", "patch", "how far it has come; resourceVersion keeps two holders apart"},
 		{"", "pods", "", "get", "the owner of the pod that fills the disk"},
 		{"", "pods", "", "list", "the pods of the workload that is replaced; this node's ephemeral-storage limits"},

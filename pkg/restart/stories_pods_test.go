@@ -205,6 +205,9 @@ func storyOnePodOrphaned(t *testing.T, s *stage, ns string) {
 		now := &corev1.Pod{}
 		return s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(pod), now) == nil && metav1.GetControllerOf(now) == nil
 	})
+	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != Joined {
+		t.Errorf("the released pod's own offence: %+v, want it joined", o)
+	}
 	s.cluster.kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseFailed, "deleted")
 	eventually(t, 30*time.Second, "no pod is left", func() bool { return len(s.pods(t, ns, "web")) == 0 })
