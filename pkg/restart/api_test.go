@@ -69,6 +69,7 @@ func TestOnAPIServer(t *testing.T) {
 		"other-kinds":        storyOtherKinds,
 		"never":              storyNever,
 		"killed-pods":        storyKilledPods,
+		"killed-stalling":    storyKilledStalling,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {

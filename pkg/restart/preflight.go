@@ -38,6 +38,9 @@ func Preflight(w World) []Finding {
 		return []Finding{{Forbids, w.Fence}}
 	}
 	found := append(preflightKind(w), preflightReason(w)...)
+	if len(found) == 0 && w.method() != v1alpha1.MethodTemplate && w.capacity(func(*corev1.Pod) bool { return true }) == 0 {
+		found = append(found, Finding{Forbids, fmt.Sprintf("%s has no pod to restart.", describe(w.Restart.Spec.Target))})
+	}
 	if w.method() == v1alpha1.MethodRelease {
 		found = append(found, preflightRelease(w)...)
 	}

@@ -98,6 +98,9 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"ReplicaSet, scaled to 0", with(testWorld(KindReplicaSet), func(w *World) { w.Target.ReplicaSet.Spec.Replicas = new(int32(0)) }), Forbids, "scaled to 0"},
 		{"ReplicaSet, not observed", with(testWorld(KindReplicaSet), func(w *World) { w.Target.ReplicaSet.Generation = 2 }), Forbids, "changed just now"},
 		{"ReplicationController", testWorld(KindReplicationController), "", ""},
+		{"ReplicationController without pods", with(testWorld(KindReplicationController), func(w *World) {
+			w.Pods, w.Restart.Spec.Pod = nil, ""
+		}), Forbids, "replicationcontroller/web has no pod"},
 		{"ReplicationController, a pod is down", with(testWorld(KindReplicationController), func(w *World) { w.Target.ReplicationController.Status.AvailableReplicas = 1 }), Warns, "1 of 2"},
 
 		{"bare pod", testWorld(KindPod), "", ""},

@@ -509,3 +509,53 @@ func storyKilledPods(t *testing.T, s *stage, ns string) {
 		}
 	}
 }
+
+// storyKilledStalling ends the controller dead at each boundary of restarts
+// that come to nothing: what was there before is there afterwards.
+func storyKilledStalling(t *testing.T, s *stage, ns string) {
+	short := &metav1.Duration{Duration: 2 * time.Second}
+	plays := map[string]func(t *testing.T, name string) asking{
+		"release": func(t *testing.T, name string) asking {
+			s.deployment(t, ns, name)
+			return func(t *testing.T, _ *agent) string {
+				return s.ask(t, ns, "apps/v1", KindDeployment, name, func(spec *v1alpha1.RestartSpec) {
+					scopePod(s.podOn(t, ns, name, s.nodeA))(spec)
+					spec.Deadline = short
+				})
+			}
+		},
+		"copy": func(t *testing.T, name string) asking {
+			s.barePod(t, ns, name)
+			return func(t *testing.T, _ *agent) string {
+				return s.ask(t, ns, "v1", KindPod, name, func(spec *v1alpha1.RestartSpec) { spec.Deadline = short })
+			}
+		},
+	}
+	const most = 14 // boundaries; one more than there are is none
+	asks, before := map[string]asking{}, map[string][]corev1.Pod{}
+	for kind, prepare := range plays {
+		for i := range most {
+			name := fmt.Sprintf("%s-%d", kind, i)
+			asks[name] = prepare(t, name)
+			before[name] = s.pods(t, ns, name)
+		}
+	}
+	s.kubelet.hold(ns, true)
+	for kind := range plays {
+		moments := s.moments(t, ns, asks[kind+"-0"])
+		if len(moments) < 10 || len(moments) >= most {
+			t.Fatalf("%d step boundaries: %v", len(moments), moments)
+		}
+		for i, moment := range moments[:len(moments)-1] {
+			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
+				t.Parallel()
+				name := fmt.Sprintf("%s-%d", kind, i+1)
+				wantPhase(t, s.takenUpAgain(t, ns, i, asks[name]), v1alpha1.PhaseStalled, "Not complete after 2s")
+				eventually(t, 30*time.Second, "all is as before", func() bool {
+					now := s.pods(t, ns, name)
+					return len(now) == len(before[name]) && kept(before[name], now) == len(now)
+				})
+			})
+		}
+	}
+}

@@ -273,6 +273,14 @@ type asking func(*testing.T, *agent) string
 
 // killedAt stops a first controller at one boundary and runs a second.
 func (s *stage) killedAt(t *testing.T, ns string, boundary int, ask asking) {
+	t.Helper()
+	r := s.takenUpAgain(t, ns, boundary, ask)
+	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
+}
+
+// takenUpAgain gives the Restart after the second controller.
+func (s *stage) takenUpAgain(t *testing.T, ns string, boundary int, ask asking) *v1alpha1.Restart {
+	t.Helper()
 	first := s.agent(t, Options{Node: s.nodeA})
 	seen := 0
 	first.controller.boundary = func(string) error {
@@ -290,10 +298,10 @@ func (s *stage) killedAt(t *testing.T, ns string, boundary int, ask asking) {
 		t.Fatal(err)
 	}
 	r := s.restart(t, ns, name)
-	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
 	if len(r.Status.History) != 1 {
 		t.Errorf("history %+v, want one restart", r.Status.History)
 	}
+	return r
 }
 
 // runOnly carries out one Restart. These stories run side by side on one node,
