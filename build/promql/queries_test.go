@@ -75,7 +75,7 @@ func TestDashboard(t *testing.T) {
 			}
 			known.check(t, p.Title, expr)
 			for _, m := range regexp.MustCompile(`{{(\w+)}}`).FindAllStringSubmatch(q.LegendFormat, -1) {
-				if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(q.Expr) && !known.onSeries(t, expr, m[1]) {
+				if !regexp.MustCompile(`\b`+m[1]+`\b`).MatchString(q.Expr) && !known.onSeries(t, expr, m[1]) {
 					t.Errorf("%s: the legend's {{%s}} is no label of %s", p.Title, m[1], expr)
 				}
 			}
