@@ -4,4 +4,5 @@
 //
 // It reads the generated files, imports nothing of the agent, and is a module
 // of its own so that the agent's go.mod does not carry Prometheus.
+// Run it with -count=1: go test does not see files outside the module change.
 package promql
