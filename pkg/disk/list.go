@@ -8,8 +8,12 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
+// orphanInterval is the least time between two looks at an orphaned snapshot:
+// nobody writes to it.
+const orphanInterval = time.Minute
+
 // list brings tracks and places in line with the containers that are there.
-func (w *Watcher) list(now time.Time, containers []runtime.Container) {
+func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []runtime.Storage) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listed = now
@@ -43,7 +47,7 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container) {
 			changed = true
 		}
 	}
-	if changed {
+	if w.orphans(now, storage) || changed {
 		w.bind()
 	}
 	w.pace()
@@ -70,6 +74,30 @@ func (w *Watcher) hold(t *track, now time.Time) {
 	t.holds = holds
 }
 
+// orphans makes a place of each orphaned snapshot. It tells whether there are
+// others than before.
+func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed bool) {
+	there := make(map[placeID]bool)
+	for _, s := range storage {
+		for _, layer := range s.Orphans {
+			id := placeID{part: partOrphan, folder: layer.Upper}
+			there[id] = true
+			if w.places[id] == nil {
+				w.places[id] = &place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval}
+				changed = true
+			}
+		}
+	}
+	for id := range w.places {
+		if id.part == partOrphan && !there[id] {
+			delete(w.places, id)
+			changed = true
+		}
+	}
+	w.storage = storage
+	return changed
+}
+
 // bind tells the places who holds them, and lets go of those that nobody does.
 func (w *Watcher) bind() {
 	for _, p := range w.places {
@@ -82,7 +110,7 @@ func (w *Watcher) bind() {
 	}
 	used := make(map[*filesystem]bool)
 	for id, p := range w.places {
-		if len(p.tracks) == 0 {
+		if len(p.tracks) == 0 && id.part != partOrphan {
 			delete(w.places, id)
 			continue
 		}
@@ -124,9 +152,14 @@ func (w *Watcher) groupOf(folder string) *group {
 func (w *Watcher) pace() {
 	purses := make(map[*track][]*place, len(w.tracks))
 	for _, p := range w.places {
-		if p.measured() {
-			purses[p.tracks[0]] = append(purses[p.tracks[0]], p) // a shared one is paid for once
+		if !p.measured() {
+			continue
 		}
+		var owner *track // orphans have none, and one purse
+		if len(p.tracks) > 0 {
+			owner = p.tracks[0] // a shared place is paid for once
+		}
+		purses[owner] = append(purses[owner], p)
 	}
 	all := make([][]*place, 0, len(purses))
 	costs := make([]time.Duration, 0, len(purses))
@@ -162,6 +195,9 @@ func costOf(places []*place) time.Duration {
 func (p *place) pace(interval, least time.Duration) {
 	if interval == least && p.growing() {
 		interval /= 2
+	}
+	if p.id.part == partOrphan {
+		interval = max(interval, orphanInterval)
 	}
 	p.interval = interval
 }

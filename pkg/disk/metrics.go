@@ -38,7 +38,9 @@ func Metrics() []Metric {
 		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
 		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it."},
-		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that belong to nothing that is measured."},
+		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
+		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
+		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
 		{"nodeagent_filesystem_full_seconds", "gauge", "seconds", []string{"filesystem", "resource"}, "Time until its reserve is reached, for bytes and inodes; +Inf when its usage does not grow."},
 		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
 		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, or, for open files, at all processes."},
@@ -156,6 +158,10 @@ func collectFilesystem(put func(string, float64, ...string), mount string, x fil
 	put("nodeagent_filesystem_used_bytes", float64(x.usage.Used), mount)
 	put("nodeagent_filesystem_reserve_bytes", float64(x.reserve), mount)
 	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.attributed)), mount)
+	if x.kept {
+		put("nodeagent_filesystem_images_bytes", float64(x.images), mount)
+		put("nodeagent_filesystem_orphaned_bytes", float64(x.orphaned), mount)
+	}
 	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
 	if x.usage.Inodes > 0 {
 		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))

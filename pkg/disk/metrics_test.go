@@ -43,6 +43,13 @@ func TestMetricsGolden(t *testing.T) {
 		o.OpenFiles = &openFiles{hold: func(runtime.Container) OpenFiles {
 			return OpenFiles{Held: map[uint64]Usage{layerDevice: {Bytes: 5 * mib, Inodes: 1}}}
 		}}
+		s.folder("/layers/left-over", still(64))
+		o.Storage = func() []runtime.Storage {
+			return []runtime.Storage{{
+				Snapshotter: "overlayfs", Images: gib,
+				Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}},
+			}}
+		}
 		watch(t, o)
 		pass(21 * time.Second)
 		families, err := o.Registerer.(prometheus.Gatherer).Gather()

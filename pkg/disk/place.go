@@ -21,6 +21,9 @@ const (
 	PartDeleted  Part = "deleted"  // files that are deleted and still open
 )
 
+// partOrphan is no container's part: a snapshot that nobody uses.
+const partOrphan Part = "orphan"
+
 // Parts are all of them, in the order in which people are told.
 func Parts() []Part {
 	return []Part{PartLayer, PartLogs, PartEmptyDir, PartVolume, PartDeleted}

@@ -321,6 +321,43 @@ func TestDeletedFilesAreFreed(t *testing.T) {
 	})
 }
 
+// TestOrphans: a snapshot that nobody uses is measured seldom, told apart, and
+// forgotten when it is gone.
+func TestOrphans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.add(app, still(10))
+		s.folder("/layers/left-over", still(64))
+		var mu sync.Mutex
+		storage := []runtime.Storage{{Snapshotter: "overlayfs", Images: gib, Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}}}
+		o := s.options(t)
+		o.Storage = func() []runtime.Storage { mu.Lock(); defer mu.Unlock(); return storage }
+		w := watch(t, o)
+		pass(10*time.Minute + time.Second)
+		if n := s.measured["/layers/left-over"]; n < 9 || n > 12 {
+			t.Errorf("measured %d times in 10 min, want 10", n)
+		}
+		told := func(name string) float64 { return gather(t, o.Registerer)[name][0].GetGauge().GetValue() }
+		if o, i := told("nodeagent_filesystem_orphaned_bytes"), told("nodeagent_filesystem_images_bytes"); o != 64*mib || i != gib {
+			t.Errorf("orphaned %v, images %v", o, i)
+		}
+		used := told("nodeagent_filesystem_used_bytes")
+		if u := told("nodeagent_filesystem_unattributed_bytes"); u != used-gib-74*mib {
+			t.Errorf("unattributed %v of %v", u, used)
+		}
+		if len(w.Verdicts()) != 1 {
+			t.Error("an orphan is nobody's offence")
+		}
+		mu.Lock()
+		storage = []runtime.Storage{{Snapshotter: "overlayfs", Images: gib}}
+		mu.Unlock()
+		pass(2 * time.Second)
+		if o := told("nodeagent_filesystem_orphaned_bytes"); o != 0 {
+			t.Errorf("orphaned %v after it went", o)
+		}
+	})
+}
+
 // series are the values of a family whose label has that value.
 func series(family []*dto.Metric, label, value string) []float64 {
 	var out []float64

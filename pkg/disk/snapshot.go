@@ -31,7 +31,9 @@ type partSeries struct {
 type filesystemSeries struct {
 	usage            FilesystemUsage
 	reserve          int64
-	attributed       int64 // bytes of the places on it
+	attributed       int64 // bytes of the places on it, and of images
+	kept             bool  // a snapshotter that told what it keeps is on it
+	images, orphaned int64
 	full, inodesFull time.Duration
 }
 
@@ -56,9 +58,13 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 		if p.known() {
 			fs := s.filesystems[p.fs.mount]
 			fs.attributed += p.usage.Bytes
+			if p.id.part == partOrphan {
+				fs.orphaned += p.usage.Bytes
+			}
 			s.filesystems[p.fs.mount] = fs
 		}
 	}
+	w.images(s)
 	if !w.scanning.IsZero() && now.Sub(w.scanning) > stuckAfter {
 		s.stuck++
 	}
@@ -68,6 +74,24 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 		}
 	}
 	return s
+}
+
+// images adds what the snapshotters keep to the file systems that their
+// containers' layers are on.
+func (w *Watcher) images(s snapshot) {
+	for _, kept := range w.storage {
+		for _, p := range w.places {
+			if p.layer.Snapshotter != kept.Snapshotter || !p.known() {
+				continue
+			}
+			fs := s.filesystems[p.fs.mount]
+			fs.kept = true
+			fs.images += kept.Images
+			fs.attributed += kept.Images
+			s.filesystems[p.fs.mount] = fs
+			break
+		}
+	}
 }
 
 func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {

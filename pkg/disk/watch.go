@@ -41,7 +41,10 @@ type Options struct {
 	// Containers tells who runs here now. It is called once a second and
 	// must not block.
 	Containers func() []runtime.Container
-	Meter      Meter
+	// Storage tells what the snapshotters keep besides, likewise. Nil: images
+	// and orphaned snapshots are unattributed.
+	Storage func() []runtime.Storage
+	Meter   Meter
 	// OpenFiles finds deleted files that are still open. Nil: they are not
 	// counted.
 	OpenFiles OpenFilesMeter
@@ -100,6 +103,7 @@ type Watcher struct {
 	listed      time.Time
 	tracks      map[key]*track
 	places      map[placeID]*place
+	storage     []runtime.Storage
 	filesystems map[uint64]*filesystem
 	scanning    time.Time      // when the scan that runs was started; zero: none does
 	unsupported map[string]int // by snapshotter
@@ -216,7 +220,11 @@ func (w *Watcher) running() []string {
 func (w *Watcher) tick(ctx context.Context) {
 	now := time.Now()
 	if w.listed.IsZero() || now.Sub(w.listed) >= relist {
-		w.list(now, w.opts.Containers())
+		var storage []runtime.Storage
+		if w.opts.Storage != nil {
+			storage = w.opts.Storage()
+		}
+		w.list(now, w.opts.Containers(), storage)
 	}
 	w.queue = w.queue[:0]
 	w.mu.Lock()
