@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -102,10 +101,11 @@ func (d disk) format(ctx context.Context, dir string) (image string, err error) 
 
 // inGuest tells the guest where the nth disk belongs.
 func (d disk) inGuest(n int) guest.Disk {
-	return guest.Disk{
-		Serial: serial(n), FS: d.fs.name, Options: d.fs.options,
-		Dir: filepath.Join("/disk", fmt.Sprintf("%d-%s", n, d.fs.name)),
+	g := guest.Disk{FS: d.fs.name, Options: d.fs.options, Dir: fmt.Sprintf("/disk/%d-%s", n, d.fs.name)}
+	if d.size > 0 {
+		g.Serial = serial(n)
 	}
+	return g
 }
 
 func serial(n int) string { return "scratch" + strconv.Itoa(n) }

@@ -28,12 +28,15 @@ const consoleLines = 25
 // machine is a virtual machine that is emulated by QEMU, without KVM.
 type machine struct {
 	kernel, initramfs string
-	images            []string // raw disks
-	memory            int64    // bytes
+	images            []image
+	memory            int64 // bytes
 	cpus              int
 	console           string        // file that takes what the kernel prints
 	patience          time.Duration // for all runs, from when it is up
 }
+
+// image is a raw disk and the serial number by which the guest knows it.
+type image struct{ file, serial string }
 
 // run boots the machine and hands over each message of the guest until it
 // powers off. It is an error if that does not come to Done.
@@ -125,15 +128,15 @@ func (m machine) args() []string {
 		// Cgroup v2 alone, no time for defences, and an end at a panic.
 		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off cgroup_no_v1=all random.trust_cpu=on",
 		"-chardev", "file,id=console,path=" + m.console, "-serial", "chardev:console",
-		"-add-fd", "fd=3,set=1", "-chardev", "file,id=messages,path=/dev/fdset/1",
+		"-chardev", "file,id=messages,path=/proc/self/fd/3",
 		"-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=messages,name=" + guest.Port,
 	}
-	for n, image := range m.images {
+	for _, i := range m.images {
 		// The disk is thrown away: nothing has to reach the host's.
 		args = append(args,
-			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", n, image),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s", n, serial(n)))
+			"-drive", fmt.Sprintf("if=none,id=%s,format=raw,cache=unsafe,discard=unmap,file=%s", i.serial, i.file),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s", i.serial, i.serial))
 	}
 	return args
 }

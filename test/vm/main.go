@@ -74,7 +74,7 @@ const usage = `usage: vm run [FLAGS] SUBJECT… [-- ARGS…]
 
 SUBJECT is a Go package such as ./pkg/disk, whose tests are built and run in its
 folder with its testdata, or a file: a test binary or any other program. Each is
-run once on each --disk with TMPDIR there, or on tmpfs if none is given. ARGS go
+run once with each --disk at /tmp, or with a tmpfs if none is given. ARGS go
 to each of them, such as -test.run=Walk.
 
 `

@@ -55,16 +55,16 @@ func (o options) prepare(ctx context.Context, dir string, r *report) (m machine,
 		memory: int64(o.memory), cpus: o.cpus,
 		patience: time.Duration(len(subjects)*len(o.disks)) * (o.timeout + 2*killAfter),
 	}
-	for _, d := range o.disks {
+	for n, d := range o.disks {
 		names = append(names, d.fs.modules...)
 		if d.size == 0 {
 			continue
 		}
-		image, err := d.format(ctx, dir)
+		file, err := d.format(ctx, dir)
 		if err != nil {
 			return m, 0, err
 		}
-		m.images = append(m.images, image)
+		m.images = append(m.images, image{file, serial(n)})
 	}
 	modules, err := k.order(append(names, o.modules...))
 	if err != nil {

@@ -110,17 +110,13 @@ func (o options) plan(subjects []subject, modules []string) guest.Plan {
 		p.Modules = append(p.Modules, inGuest(m))
 	}
 	for n, d := range o.disks {
-		tmp := "/tmp"
-		if d.size > 0 {
-			on := d.inGuest(n)
-			p.Disks = append(p.Disks, on)
-			tmp = on.Dir
-		}
+		on := d.inGuest(n)
+		p.Disks = append(p.Disks, on)
 		for _, s := range subjects {
 			p.Runs = append(p.Runs, guest.Run{
-				Name: s.name + " on " + d.fs.name, Path: s.binary(), Dir: s.folder(), Timeout: o.timeout + killAfter,
+				Name: s.name + " on " + d.fs.name, Path: s.binary(), Dir: s.folder(), Tmp: on.Dir, Timeout: o.timeout + killAfter,
 				Args: append(s.args[:len(s.args):len(s.args)], o.args...),
-				Env:  append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=" + tmp}, o.env...),
+				Env:  append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, o.env...),
 			})
 		}
 	}

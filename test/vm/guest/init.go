@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,7 @@ func reap() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("cannot mount /proc: %w", err)
 	}
-	cmd := exec.Cmd{Path: "/proc/self/exe", Args: []string{worker}, Stdout: os.Stdout, Stderr: os.Stderr}
+	cmd := exec.Cmd{Path: "/proc/self/exe", Args: []string{worker}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start the worker: %w", err)
 	}
@@ -97,6 +98,11 @@ func (p Plan) carryOut(tell *teller) error {
 	if err := openCgroups(); err != nil {
 		return err
 	}
+	// As systemd sets it: os.RemoveAll needs a descriptor a level.
+	files := syscall.Rlimit{Cur: 1024, Max: 524288}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("cannot allow more open files: %w", err)
+	}
 	if err := loopbackUp(); err != nil {
 		return err
 	}
@@ -106,7 +112,9 @@ func (p Plan) carryOut(tell *teller) error {
 	}
 	tell.message(Message{Kind: Up, Text: unix.ByteSliceToString(uts.Release[:])})
 	for _, r := range p.Runs {
-		r.carryOut(tell)
+		if err := r.carryOut(tell); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ func mountSystem() error {
 		{"move it", func() error { return unix.Mount(".", "/", "", unix.MS_MOVE, "") }},
 		{"change the root", func() error { return unix.Chroot(".") }},
 		{"make mounts shared", func() error { return unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "") }},
+		{"close the root to others", func() error { return unix.Chmod("/", 0o755) }},
 		{"name the machine", func() error { return unix.Sethostname([]byte("vm")) }},
 	} {
 		if err := step.err(); err != nil {
@@ -76,6 +77,12 @@ func (m mount) do(source string) error {
 
 func mountDisks(disks []Disk) error {
 	for _, d := range disks {
+		if d.Serial == "" {
+			if err := (mount{fs: d.FS, dir: d.Dir}).do(d.FS); err != nil {
+				return err
+			}
+			continue
+		}
 		device, err := findDisk(d.Serial)
 		if err != nil {
 			return err

@@ -23,9 +23,9 @@ type Plan struct {
 	Runs    []Run
 }
 
-// Disk is a formatted disk and where it belongs.
+// Disk is a formatted disk, or a tmpfs, and where it belongs.
 type Disk struct {
-	Serial  string // by which it is found below /sys/block
+	Serial  string // by which it is found below /sys/block, "" for a tmpfs
 	FS      string
 	Options string
 	Dir     string
@@ -38,6 +38,7 @@ type Run struct {
 	Args    []string
 	Env     []string
 	Dir     string
+	Tmp     string        // the folder that is to be seen at /tmp
 	Timeout time.Duration // after which it is killed
 }
 

@@ -39,7 +39,12 @@ func (t *teller) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (r Run) carryOut(tell *teller) {
+// carryOut runs the program with its file system at /tmp: a test that names
+// /tmp itself then is on that, too.
+func (r Run) carryOut(tell *teller) error {
+	if err := syscall.Mount(r.Tmp, "/tmp", "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cannot bind %s to /tmp: %w", r.Tmp, err)
+	}
 	tell.message(Message{Kind: Start, Text: r.Name})
 	ctx, cancel := context.WithTimeout(context.Background(), r.Timeout)
 	defer cancel()
@@ -54,6 +59,10 @@ func (r Run) carryOut(tell *teller) {
 		how = fmt.Sprintf("did not end in %s and was killed", r.Timeout)
 	}
 	tell.message(Message{Kind: End, Code: code, Text: how})
+	if err := syscall.Unmount("/tmp", syscall.MNT_DETACH); err != nil {
+		return fmt.Errorf("cannot take %s from /tmp: %w", r.Tmp, err)
+	}
+	return nil
 }
 
 // outcome is the exit code of a run as a shell would give it, and how the run
