@@ -23,7 +23,7 @@ import (
 const bootPatience = 3 * time.Minute
 
 // consoleLines is how much of the console a failure shows.
-const consoleLines = 25
+const consoleLines = 60
 
 // machine is a virtual machine that is emulated by QEMU, without KVM.
 type machine struct {

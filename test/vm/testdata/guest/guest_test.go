@@ -44,7 +44,9 @@ func TestProjectQuota(t *testing.T) {
 	defer unix.Close(fd)
 	setProject(t, fd, project)
 	setLimit(t, project, limit)
-	err = os.WriteFile(filepath.Join(dir, "file"), make([]byte, 2*limit), 0o644)
+	err = withoutCap(t, func() error {
+		return os.WriteFile(filepath.Join(dir, "file"), make([]byte, 2*limit), 0o644)
+	})
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		t.Errorf("error %v, want that the quota is full", err)
 	}
