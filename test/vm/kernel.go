@@ -22,8 +22,11 @@ type kernel struct {
 // modules.dep, which depmod makes when it is installed.
 func openKernel(dir string) (*kernel, error) {
 	images, err := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-*"))
-	if err != nil || len(images) != 1 {
-		return nil, fmt.Errorf("cannot choose a kernel: %s has %v (%w)", dir, images, err)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look for a kernel: %w", err)
+	}
+	if len(images) != 1 {
+		return nil, fmt.Errorf("cannot choose a kernel: %s has %v", dir, images)
 	}
 	k := &kernel{image: images[0], modules: map[string]string{}, builtin: map[string]bool{}}
 	release := strings.TrimPrefix(filepath.Base(k.image), "vmlinuz-")

@@ -39,7 +39,7 @@ func (s subject) folder() string {
 	return path.Join("/src", s.name)
 }
 
-// subjects builds the tests of packages into dir and takes files as they are.
+// build builds the tests of packages into dir and takes files as they are.
 func (o options) build(ctx context.Context, dir string) ([]subject, error) {
 	var all []subject
 	for _, name := range o.subjects {
@@ -198,8 +198,9 @@ func selfStatic() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot find this program: %w", err)
 	}
-	if static, err := isStatic(self); err != nil || !static {
-		return "", fmt.Errorf("%s cannot run in the machine: build it with CGO_ENABLED=0 (%w)", self, err)
+	static, err := isStatic(self)
+	if err == nil && !static {
+		err = fmt.Errorf("%s cannot run in the machine: build it with CGO_ENABLED=0", self)
 	}
-	return self, nil
+	return self, err
 }
