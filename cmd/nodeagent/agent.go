@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -85,7 +86,9 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 	policy.MinBytes = minimum.Value()
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
-		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
+		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
 }

@@ -55,6 +55,8 @@ func TestOnAPIServer(t *testing.T) {
 		"fences":             storyFences,
 		"two-agents":         storyTwoAgents,
 		"disruption-budget":  storyBudget,
+		"abandoned":          storyAbandoned,
+		"long-names":         storyLongNames,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {

@@ -3,6 +3,8 @@ package restart
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +29,13 @@ type looker struct {
 	options Options
 	layers  Layers // nil: nothing is known of any layer
 	written map[string]Written
-	begun   bool // the Restart was found taken up
+	until   time.Time // the deadline of the Restart, once it was found taken up
+}
+
+// mayGiveWay tells whether others may go before this Restart: nothing of it was
+// begun, or its time is over.
+func (l *looker) mayGiveWay() bool {
+	return l.until.IsZero() || !l.options.Now().Before(l.until)
 }
 
 func newLooker(c client.Reader, o Options, layers Layers) *looker {
@@ -48,7 +56,9 @@ func (l *looker) look(ctx context.Context, key client.ObjectKey) (*World, error)
 	if !active(&r) {
 		return w, nil
 	}
-	l.begun = !fresh(&r)
+	if !fresh(&r) && r.Status.Started != nil {
+		l.until = r.Status.Started.Add(deadline(&r))
+	}
 	target, err := l.target(ctx, &r)
 	if err != nil || target == nil {
 		return w, err
@@ -112,15 +122,53 @@ func (l *looker) pods(ctx context.Context, w *World) error {
 	if w.Target.DaemonSet != nil {
 		within = append(within, client.MatchingFields{"spec.nodeName": w.Restart.Spec.Node})
 	}
-	var list corev1.PodList
-	if err := l.client.List(ctx, &list, within...); err != nil {
-		return fmt.Errorf("cannot list the pods of %s: %w", describe(w.Restart.Spec.Target), err)
-	}
-	w.Pods = filterPods(list.Items, func(p *corev1.Pod) bool {
+	w.Pods, err = l.listPods(ctx, within, func(p *corev1.Pod) bool {
 		ref := metav1.GetControllerOfNoCopy(p)
 		return ref != nil && owners[ref.UID]
 	})
+	if err != nil {
+		return fmt.Errorf("cannot list the pods of %s: %w", describe(w.Restart.Spec.Target), err)
+	}
 	return nil
+}
+
+// podPage is how many whole pods are held at once: a workload may have
+// thousands, each of some 20 KiB, and the agent has little memory.
+const podPage = 200
+
+func (l *looker) listPods(ctx context.Context, within []client.ListOption, keep func(*corev1.Pod) bool) ([]corev1.Pod, error) {
+	var kept []corev1.Pod
+	for token := ""; ; {
+		var page corev1.PodList
+		options := append(slices.Clone(within), client.Limit(podPage), client.Continue(token))
+		if err := l.client.List(ctx, &page, options...); err != nil {
+			return nil, err
+		}
+		for i := range page.Items {
+			if p := &page.Items[i]; keep(p) {
+				kept = append(kept, essential(p))
+			}
+		}
+		if token = page.Continue; token == "" {
+			return kept, nil
+		}
+	}
+}
+
+// essential is what a step is decided from, without most of a pod.
+func essential(p *corev1.Pod) corev1.Pod {
+	slim := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, DeletionTimestamp: p.DeletionTimestamp},
+		Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
+		Status: corev1.PodStatus{
+			Phase: p.Status.Phase, Conditions: p.Status.Conditions,
+			InitContainerStatuses: p.Status.InitContainerStatuses, ContainerStatuses: p.Status.ContainerStatuses,
+		},
+	}
+	if at, ok := p.Annotations[restartedAt]; ok {
+		slim.Annotations = map[string]string{restartedAt: at}
+	}
+	return slim
 }
 
 func (l *looker) replicaSets(ctx context.Context, deployment types.UID, within []client.ListOption) ([]appsv1.ReplicaSet, error) {
