@@ -36,62 +36,82 @@ func (s Storage) equal(other Storage) bool {
 // committed names a committed snapshot, whose size never changes.
 type committed struct{ namespace, snapshotter, name string }
 
+// storageLook is one look at what the snapshotters keep.
+type storageLook struct {
+	daemon    *daemon
+	orphanAge time.Duration
+	now       time.Time
+	used      map[committed]bool  // the layers of containers
+	sizes     map[committed]int64 // known from the look before
+	next      map[committed]int64 // for the next one
+}
+
 // lookAtStorage asks the snapshotters of the containers that are known for all
 // their snapshots. sizes are those that are known from the last time; the new
 // ones come back. It costs a call for each image layer that is new, and never
 // the walk that containerd makes for the usage of an active snapshot.
 func lookAtStorage(ctx context.Context, d *daemon, known set, sizes map[committed]int64, orphanAge time.Duration) ([]Storage, map[committed]int64, error) {
-	used := make(map[committed]bool) // the layers of containers
+	l := &storageLook{
+		daemon: d, orphanAge: orphanAge, now: time.Now(),
+		used: make(map[committed]bool, len(known)), sizes: sizes, next: make(map[committed]int64, len(sizes)),
+	}
 	asked := make(map[committed]bool)
 	for _, c := range known {
-		used[committed{c.Namespace, c.Layer.Snapshotter, c.Layer.Key}] = true
+		l.used[committed{c.Namespace, c.Layer.Snapshotter, c.Layer.Key}] = true
 		if c.Layer.Snapshotter != "" {
 			asked[committed{c.Namespace, c.Layer.Snapshotter, ""}] = true
 		}
 	}
-	now := time.Now()
-	next := make(map[committed]int64, len(sizes))
 	all := make(map[string]*Storage)
 	for a := range asked {
-		s := all[a.snapshotter]
-		if s == nil {
-			s = &Storage{Snapshotter: a.snapshotter}
-			all[a.snapshotter] = s
+		if all[a.snapshotter] == nil {
+			all[a.snapshotter] = &Storage{Snapshotter: a.snapshotter}
 		}
 		infos, err := d.snapshots(ctx, a.namespace, a.snapshotter)
 		if err != nil {
 			return nil, sizes, err
 		}
 		for _, info := range infos {
-			id := committed{a.namespace, a.snapshotter, info.Name}
-			switch {
-			case info.Kind == snapshots.KindCommitted:
-				size, ok := sizes[id]
-				if !ok {
-					if size, err = d.size(ctx, id); err != nil {
-						return nil, sizes, err
-					}
-				}
-				next[id] = size
-				s.Images += size
-			case orphaned(info, used[id], now, orphanAge):
-				layer, err := d.orphan(ctx, id)
-				if err != nil {
-					return nil, sizes, err
-				}
-				if layer.Upper != "" {
-					s.Orphans = append(s.Orphans, layer)
-				}
+			if err := l.add(ctx, all[a.snapshotter], committed{a.namespace, a.snapshotter, info.Name}, info); err != nil {
+				return nil, sizes, err
 			}
 		}
 	}
+	return sortedStorage(all), l.next, nil
+}
+
+// add takes in one snapshot.
+func (l *storageLook) add(ctx context.Context, s *Storage, id committed, info snapshots.Info) (err error) {
+	switch {
+	case info.Kind == snapshots.KindCommitted:
+		size, known := l.sizes[id]
+		if !known {
+			if size, err = l.daemon.size(ctx, id); err != nil {
+				return err
+			}
+		}
+		l.next[id] = size
+		s.Images += size
+	case orphaned(info, l.used[id], l.now, l.orphanAge):
+		layer, err := l.daemon.orphan(ctx, id)
+		if err != nil {
+			return err
+		}
+		if layer.Upper != "" {
+			s.Orphans = append(s.Orphans, layer)
+		}
+	}
+	return nil
+}
+
+func sortedStorage(all map[string]*Storage) []Storage {
 	out := make([]Storage, 0, len(all))
 	for _, s := range all {
 		slices.SortFunc(s.Orphans, func(a, b Layer) int { return cmp.Compare(a.Upper, b.Upper) })
 		out = append(out, *s)
 	}
 	slices.SortFunc(out, func(a, b Storage) int { return cmp.Compare(a.Snapshotter, b.Snapshotter) })
-	return out, next, nil
+	return out
 }
 
 // orphaned tells whether a snapshot is left over. A view is no orphan: nothing
