@@ -143,6 +143,6 @@ func measureHere(ctx context.Context, cfg *v1alpha1.Config) (func() (top.Report,
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
 	waitMeasured(ctx, disks, firstLook)
-	fetch := func() (top.Report, error) { return report(cfg.Node, disks), nil }
+	fetch := func() (top.Report, error) { return diskReport(cfg.Node, disks, time.Now()), nil }
 	return fetch, func() { _ = g.Wait() }, nil
 }

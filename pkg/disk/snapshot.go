@@ -1,6 +1,10 @@
 package disk
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // snapshot is the watcher's state as metrics tell it: one entry for each set
 // of labels.
@@ -125,3 +129,25 @@ func (s *snapshot) add(t *track, now time.Time) {
 		x.parts[p.id.part] = part
 	}
 }
+
+// Filesystem is how a file system stands that holds what is watched.
+type Filesystem struct {
+	Mount   string // as the host sees it
+	Usage   FilesystemUsage
+	Reserve int64         // bytes that have to stay free
+	Full    time.Duration // until the reserve is reached; Never when it does not grow
+}
+
+// Filesystems tells how the watched file systems stand, by mount point.
+func (w *Watcher) Filesystems() []Filesystem {
+	s := w.snapshot(time.Now())
+	out := make([]Filesystem, 0, len(s.filesystems))
+	for _, mount := range slices.Sorted(maps.Keys(s.filesystems)) {
+		fs := s.filesystems[mount]
+		out = append(out, Filesystem{Mount: mount, Usage: fs.usage, Reserve: fs.reserve, Full: fs.full})
+	}
+	return out
+}
+
+// Method names the way the layers are measured.
+func (w *Watcher) Method() string { return w.opts.Meter.Method() }
