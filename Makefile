@@ -16,7 +16,7 @@ say      = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
 .PHONY: help
 help: ## tell what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 ## ---- building
 
@@ -86,13 +86,24 @@ test: test-unit test-lab test-e2e ## every test, in tiers
 .PHONY: test-unit
 test-unit: parts ## all packages with the race detector; real containerds and a real API server where the part is the point
 	$(call say,unit tests$(,) real containerd 2.x and 1.6$(,) real API server)
-	eval "$$($(LAB) test-env)" && go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e$$)
+	eval "$$($(LAB) test-env)" && go test -race -timeout 20m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
+	go -C build/promql test -count=1 ./...
 
 .PHONY: test-lab
 test-lab: parts ## the cluster itself: up, down, killed half-way
 	$(call say,the lab: up$(,) down$(,) killed half-way (ends a lab that runs))
 	@$(LAB) down
 	go -C test/lab test -count=1 -timeout 20m ./...
+
+.PHONY: bin/vm
+bin/vm:
+	CGO_ENABLED=0 go build -trimpath -o $@ ./test/vm
+
+.PHONY: test-vm
+test-vm: bin/lab bin/vm ## pkg/disk on Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone
+	$(call say,another kernel: Debian 6.1 in a virtual machine)
+	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -count=1 -timeout 15m ./test/vm
+	bin/vm run --disk xfs:1G --disk ext4:1G --disk tmpfs --program du ./pkg/disk -- -test.run=TestWalk -test.skip=TestWalkKeepsFewDescriptors
 
 .PHONY: test-e2e
 test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
@@ -115,6 +126,7 @@ $(GOLANGCI):
 lint: $(GOLANGCI) ## golangci-lint with the import directions, and that what is generated is up to date
 	$(GOLANGCI) run ./...
 	# The lab and the image builder are run by developers with their own rights.
+	cd build/promql && $(GOLANGCI) run --config ../../.golangci.yml ./...
 	cd test/lab && $(GOLANGCI) run --config ../../.golangci.yml --disable gosec,noctx ./...
 	cd tools && $(GOLANGCI) run --config ../.golangci.yml --disable gosec,noctx ./image/...
 

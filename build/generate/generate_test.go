@@ -11,13 +11,14 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/nodeagent/nodeagent/build/alerts"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
 const root = "../.."
 
 func TestUpToDate(t *testing.T) {
-	for _, p := range pages() {
+	for _, p := range pages(alerts.Runbooks) {
 		t.Run(p.path, func(t *testing.T) {
 			want, err := p.make(root)
 			if err != nil {

@@ -1,18 +1,25 @@
 // Command generate writes what is told twice from the place where it is told
 // once: the agent's rights in manifests/base/rbac.yaml from restart.Rights,
 // docs/config.md from the Go types of the configuration and their defaults,
-// docs/metrics.md from the packages' tables of metrics. Run it in the
-// repository's root; `make generate` does.
+// docs/metrics.md from the packages' tables of metrics, the alert rules and
+// docs/alerts.md from build/alerts, the dashboard from build/dashboard. Run it
+// in the repository's root; `make generate` does.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/nodeagent/nodeagent/build/alerts"
+	"github.com/nodeagent/nodeagent/build/dashboard"
 )
 
 func main() {
-	if err := generate("."); err != nil {
+	runbooks := flag.String("runbooks", alerts.Runbooks, "where alerts link to: the `URL` below which NAME.md is an alert's runbook")
+	flag.Parse()
+	if err := generate(".", *runbooks); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
@@ -24,17 +31,21 @@ type page struct {
 	make func(root string) ([]byte, error)
 }
 
-func pages() []page {
+func pages(runbooks string) []page {
 	return []page{
 		{"manifests/base/rbac.yaml", rbac},
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
 		{"docs/config.md", config},
 		{"docs/metrics.md", metrics},
+		{"docs/alerts.md", alertsPage},
+		{"manifests/alerts/nodeagent.rules.yaml", func(string) ([]byte, error) { return alerts.Plain(runbooks) }},
+		{"manifests/alerts/prometheusrule.yaml", func(string) ([]byte, error) { return alerts.Object(runbooks) }},
+		{"manifests/dashboard/nodeagent.json", func(string) ([]byte, error) { return dashboard.JSON() }},
 	}
 }
 
-func generate(root string) error {
-	for _, p := range pages() {
+func generate(root, runbooks string) error {
+	for _, p := range pages(runbooks) {
 		text, err := p.make(root)
 		if err != nil {
 			return fmt.Errorf("cannot make %s: %w", p.path, err)

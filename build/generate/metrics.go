@@ -52,7 +52,11 @@ func metrics(string) ([]byte, error) {
 	table(out, "Containers (pkg/runtime)", seen)
 	table(out, "Disks (pkg/disk)", disks)
 	out.WriteString("`namespace`, `pod` and `uid` are the pod's; `container` is its name in the pod, `POD` for the sandbox. " +
-		"Outside Kubernetes the first three are empty and `container` is the containerd namespace and the id. `part` is `layer`.\n\n")
+		"Outside Kubernetes the first three are empty and `container` is the containerd namespace and the id.\n\n" +
+		"`part` is `layer` (the writable layer), `logs` (stdout and stderr, rotated and compressed files included), `emptydir` (those on disk), " +
+		"`volume` (VOLUMEs of the image) or `deleted` (files that are deleted and still open). " +
+		"An emptyDir that several containers of a pod mount stands in the series of each: " +
+		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
 	out.WriteString(metricsTail)
 	return out.Bytes(), nil

@@ -11,7 +11,7 @@ import (
 const rbacHead = `# Generated from restart.Rights by make generate; change it there.
 #
 # What an agent may do in the API, verb by verb. test/e2e reads the audit log
-# to see that nothing here is unused and nothing else is asked.
+# to see that nothing else is asked.
 apiVersion: v1
 kind: ServiceAccount
 metadata:

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/nodeagent/nodeagent/cmd/nodeagent/top"
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
 	"github.com/nodeagent/nodeagent/pkg/runtime"
@@ -32,10 +35,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
-	containers, err := runtime.NewWatcher(runtime.Config{
-		Socket: cfg.Containerd.Socket, Namespaces: cfg.Containerd.Namespaces,
-		Logger: log.With("part", "runtime"), Registerer: reg,
-	})
+	containers, err := runtime.NewWatcher(runtimeConfig(cfg, reg, log))
 	if err != nil {
 		return err
 	}
@@ -71,9 +71,19 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		g.Go(func() error { return api.run(ctx, disks) })
 	}
 	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log)) })
+	g.Go(func() error {
+		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log)
+	})
 	err = g.Wait()
 	log.Info("nodeagent ends")
 	return err
+}
+
+func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Logger) runtime.Config {
+	return runtime.Config{
+		Socket: cfg.Containerd.Socket, Namespaces: cfg.Containerd.Namespaces,
+		Logger: log.With("part", "runtime"), Registerer: reg,
+	}
 }
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
@@ -85,7 +95,9 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 	policy.MinBytes = minimum.Value()
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
-		Meter:      m, Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
+		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
 }

@@ -58,7 +58,7 @@ func newCheckCommand() *cobra.Command {
 func checkHost(ctx context.Context, cfg *v1alpha1.Config, o runOptions) []finding {
 	var findings []finding
 	for _, check := range []func(context.Context, *v1alpha1.Config, runOptions) []finding{
-		checkConfig, checkContainerd, checkLayers, checkCgroups, checkKernel, checkAPI,
+		checkConfig, checkContainerd, checkLayers, checkOpenFiles, checkCgroups, checkKernel, checkAPI,
 	} {
 		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 		findings = append(findings, check(bounded, cfg, o)...)

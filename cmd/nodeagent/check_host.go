@@ -56,6 +56,30 @@ func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 		root, free, bytesText(int64(st.Blocks)*st.Bsize), cfg.Disk.Reserve)}}
 }
 
+// checkOpenFiles tells whether deleted files that are open can be found: it
+// tries at one descriptor of each process. Some may be closed even to root.
+func checkOpenFiles(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
+	const subject = "open files"
+	proc := filepath.Join(cfg.HostRoot, "proc")
+	all, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd"))
+	if err != nil || len(all) == 0 {
+		return []finding{{levelLacking, subject, proc + " tells of no process: deleted files that still fill the disk are not counted"}}
+	}
+	open, closed := 0, 0
+	for _, fd := range all {
+		switch _, err := os.Readlink(filepath.Join(fd, "0")); {
+		case err == nil:
+			open++
+		case errors.Is(err, fs.ErrPermission):
+			closed++
+		}
+	}
+	if closed > open {
+		return []finding{{levelLacking, subject, fmt.Sprintf("%d of %d processes cannot be looked at: deleted files that still fill the disk are not all counted; run as root with CAP_SYS_PTRACE", closed, open+closed)}}
+	}
+	return []finding{{levelOK, subject, fmt.Sprintf("of %d processes can be looked at, of %d not", open, closed)}}
+}
+
 // checkCgroups tells what is mounted. Watching needs none; launching does.
 func checkCgroups(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
 	const subject = "cgroups"

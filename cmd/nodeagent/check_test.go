@@ -21,6 +21,7 @@ func TestCheck(t *testing.T) {
 		`(?m)^ok +containerd +v2\S+ at ` + regexp.QuoteMeta(d.socket) + `: 1 containers in k8s\.io$`,
 		`(?m)^ok +snapshotter +overlayfs: layers are plain folders, measured by walk$`,
 		`(?m)^(ok|lacking) +layers +/var/lib/containerd `,
+		`(?m)^ok +open files +of \d+ processes can be looked at`,
 		`(?m)^ok +cgroups +version `,
 		`(?m)^info +kernel +\d`,
 		`(?m)^info +fanotify +file system events `,

@@ -26,7 +26,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 	t.Setenv("NODE_NAME", "node-1")
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown field", "disk: {horizn: 3m}", `disk.horizn: Forbidden: unknown field: want one of cpu, horizon, minimum, reserve`},
-		{"unknown field at the top", "Listen: :1", `Listen: Forbidden: unknown field: want one of apiVersion, containerd, disk, hostRoot, kind, listen, node, restart`},
+		{"unknown field at the top", "Listen: :1", `Listen: Forbidden: unknown field: want one of apiVersion, containerd, disk, hostRoot, kind, listen, node, restart, socket`},
 		{"duration in words", "disk: {horizon: 5 minutes}", `disk.horizon: Invalid value: "5 minutes": want a duration such as 30m0s`},
 		{"duration without a unit", "restart: {cooldown: 60}", `restart.cooldown: Invalid value: 60: want text such as "1h0m0s"`},
 		{"horizon of zero", "disk: {horizon: 0s}", `disk.horizon: Invalid value: "0s": want between 1m and 168h`},
@@ -54,8 +54,8 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"odd namespace", "containerd: {namespaces: [a/b]}", `containerd.namespaces[0]: Invalid value: "a/b": want the name of a containerd namespace, such as k8s.io`},
 		{"excluded namespace", "restart: {excludeNamespaces: [Kube]}", `restart.excludeNamespaces[0]: Invalid value: "Kube": want the name of a Kubernetes namespace`},
 		{"value for fields", "disk: 3", `disk: Invalid value: 3: want fields: cpu, horizon, minimum, reserve`},
-		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, restart`},
-		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, restart`},
+		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, restart, socket`},
+		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, restart, socket`},
 		{"syntax", "disk: [\n", `yaml: line 1: did not find expected node content`},
 		{"twice", "listen: :1\nlisten: :2\n", `yaml: unmarshal errors: line 2: key "listen" already set in map`},
 		{"several", "hostRoot: host\nlisten: x\n", `[hostRoot: Invalid value: "host": want an absolute path, listen: Invalid value: "x": want HOST:PORT or :PORT, the port from 0 to 65535]`},
@@ -112,6 +112,7 @@ kind: Config
 node: worker-7.example
 hostRoot: /host
 listen: 127.0.0.1:0
+socket: /tmp/agent.sock
 containerd: {socket: /c.sock, namespaces: [default, moby]}
 disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%}
 restart: {mode: observe, cooldown: 1s, deadline: 10s, excludeNamespaces: []}
@@ -121,7 +122,7 @@ restart: {mode: observe, cooldown: 1s, deadline: 10s, excludeNamespaces: []}
 	}
 	want := &v1alpha1.Config{
 		TypeMeta: metav1.TypeMeta{APIVersion: "nodeagent.dev/v1alpha1", Kind: "Config"},
-		Node:     "worker-7.example", HostRoot: "/host", Listen: "127.0.0.1:0",
+		Node:     "worker-7.example", HostRoot: "/host", Listen: "127.0.0.1:0", Socket: "/tmp/agent.sock",
 		Containerd: v1alpha1.ContainerdConfig{Socket: "/c.sock", Namespaces: []string{"default", "moby"}},
 		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%"},
 		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, Cooldown: metav1.Duration{Duration: time.Second},

@@ -22,7 +22,9 @@ func TestExposition(t *testing.T) {
 	a.await("/readyz", "ready but for the pods", func(code int, body string) bool {
 		return code == http.StatusServiceUnavailable && body == "pods: this node's pods were not yet listed\n"
 	})
-	_, text := a.get("/metrics")
+	text := a.await("/metrics", "what the snapshotter keeps", func(_ int, body string) bool {
+		return strings.Contains(body, "\nnodeagent_filesystem_images_bytes{")
+	})
 
 	promtool(t, text)
 	seen := map[string]bool{}

@@ -65,7 +65,7 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error {
-		waitMeasured(ctx, disks)
+		waitMeasured(ctx, disks, measurePatience)
 		return controller.Run(ctx)
 	})
 	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
@@ -76,10 +76,11 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 // this one's first look at the disks: a file system may hang for ever.
 const measurePatience = 30 * time.Second
 
-// waitMeasured waits until the disks were looked at once. To a restart in
-// progress a pod that nobody measured yet would look like one that is gone.
-func waitMeasured(ctx context.Context, disks *disk.Watcher) {
-	ctx, cancel := context.WithTimeout(ctx, measurePatience)
+// waitMeasured waits until the disks were looked at once, or patience is over.
+// To a restart in progress a pod that nobody measured yet would look like one
+// that is gone.
+func waitMeasured(ctx context.Context, disks *disk.Watcher, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

@@ -20,6 +20,10 @@ type readiness struct {
 	check func() error
 }
 
+// maxScrapes bounds the answers of /metrics that are made at once. Any pod may
+// ask, and each answer is held in memory; who comes too much is told 503.
+const maxScrapes = 4
+
 // newHandler serves /metrics, /healthz (the process answers) and /readyz (it
 // sees its containers and has measured them). One collector that fails costs
 // its own series, not the whole answer.
@@ -27,6 +31,7 @@ func newHandler(reg *prometheus.Registry, ready []readiness, log *slog.Logger) h
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Registry: reg, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),
+		MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
@@ -49,7 +54,10 @@ func newHandler(reg *prometheus.Registry, ready []readiness, log *slog.Logger) h
 
 // serve answers on l until ctx ends, then lets requests in progress finish.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	srv := &http.Server{
+		Handler: h, MaxHeaderBytes: 16 << 10,
+		ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	select {

@@ -105,10 +105,14 @@ func (m *marks) growths() []Growth {
 			out = append(out, g)
 		}
 	}
-	slices.SortFunc(out, func(a, b Growth) int {
+	sortGrowths(out)
+	return out[:min(len(out), evidenceTold)]
+}
+
+func sortGrowths(all []Growth) {
+	slices.SortFunc(all, func(a, b Growth) int {
 		return cmp.Or(cmp.Compare(b.Rate, a.Rate), cmp.Compare(b.FileRate, a.FileRate), cmp.Compare(a.Path, b.Path))
 	})
-	return out[:min(len(out), evidenceTold)]
 }
 
 func (m *marks) grown(folder bool) []Growth {

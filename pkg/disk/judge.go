@@ -9,7 +9,9 @@ type State struct {
 	Since    time.Time // when it became one
 	Bound    Bound     // by which
 	Resource Resource
-	Calm     time.Time // since when no bound is near; zero: one is
+	// Filesystem is its mount point where the bound is a file system's.
+	Filesystem string
+	Calm       time.Time // since when no bound is near; zero: one is
 }
 
 // minLooks is in how many looks a growth must have been seen.
@@ -18,7 +20,8 @@ const minLooks = 4
 // inodeBytes turns MinRate into inodes: one block each.
 const inodeBytes = 4096
 
-// Judge makes the verdict on one container. It is pure: the same facts, policy
+// Judge makes the verdict on one container, of which at least one part is
+// known. It is pure: the same facts, policy
 // and state give the same verdict.
 //
 // A container becomes an offender when one bound is sure to be reached within
@@ -36,10 +39,15 @@ func Judge(f Facts, p Policy, was State) (Verdict, State) {
 	v := Verdict{
 		Container: f.Container, Node: f.Node, At: f.At,
 		Offender: now.Offender, Since: now.Since,
-		Bound: b.bound, Resource: b.resource, Room: b.room, Until: b.until,
-		Filesystem: f.Mount, Usage: f.Usage,
-		Rate: f.Trends.Bytes.Rate, InodeRate: f.Trends.Inodes.Rate,
-		Evidence: f.Evidence,
+		Bound: b.bound, Resource: b.resource, Room: b.room,
+		Filesystem: b.mount, Until: b.until, Evidence: b.evidence(f),
+		Parts: make(map[Part]Usage),
+	}
+	for _, h := range f.Parts {
+		v.Usage = v.Usage.plus(h.Usage)
+		v.Parts[h.Part] = v.Parts[h.Part].plus(h.Usage)
+		v.Rate = sum(v.Rate, h.Trends.Bytes.Rate)
+		v.InodeRate = sum(v.InodeRate, h.Trends.Inodes.Rate)
 	}
 	if v.Offender {
 		v.Message = message(v, b)
@@ -54,13 +62,13 @@ func next(f Facts, p Policy, was State, all []forecast) State {
 	}
 	if !was.Offender {
 		if b, ok := offence(all, p); ok {
-			return State{Offender: true, Since: f.At, Bound: b.bound, Resource: b.resource}
+			return State{Offender: true, Since: f.At, Bound: b.bound, Resource: b.resource, Filesystem: b.of()}
 		}
 		return State{}
 	}
 	now := was
 	if b, ok := offence(all, p); ok { // it may have become another bound's
-		now.Bound, now.Resource = b.bound, b.resource
+		now.Bound, now.Resource, now.Filesystem = b.bound, b.resource, b.of()
 	}
 	switch {
 	case near(all, p):
@@ -125,8 +133,12 @@ func near(all []forecast, p Policy) bool {
 // regrowth tells whether it only grows back to where it has been before, and
 // there was and is room for that: the tooth of a saw.
 func regrowth(b forecast) bool {
-	return float64(b.held) < 1.05*b.own.Peak && float64(b.held+b.room) > 1.05*b.own.Peak
+	return !backAt(float64(b.held), b.own.Peak) && float64(b.held+b.room) > 1.05*b.own.Peak
 }
+
+// backAt tells whether something stands where it stood before it dropped, or
+// above.
+func backAt(held, peak float64) bool { return held >= 1.05*peak }
 
 // toBlame tells whether the container's own growth counts; ease lowers the bar.
 func toBlame(b forecast, p Policy, ease float64) bool {
@@ -152,7 +164,7 @@ func toBlame(b forecast, p Policy, ease float64) bool {
 func first(all []forecast, s State) forecast {
 	best := all[0]
 	for _, b := range all {
-		if s.Offender && b.bound == s.Bound && b.resource == s.Resource {
+		if s.Offender && b.bound == s.Bound && b.resource == s.Resource && b.of() == s.Filesystem {
 			return b
 		}
 		if b.until.Expected < best.until.Expected ||

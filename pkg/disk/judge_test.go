@@ -28,12 +28,15 @@ func steady(rate float64) Trend {
 func leaking() Facts {
 	return Facts{
 		Container: app, At: epoch,
-		Usage:      Usage{Bytes: gib, Inodes: 100},
-		Trends:     Trends{Bytes: steady(20)},
-		Mount:      "/var/lib/containerd",
-		Filesystem: FilesystemUsage{Size: 100 * gib, Used: 65 * gib, Avail: 35 * gib, Inodes: 1e6, InodesUsed: 1e5, InodesFree: 9e5},
-		Evidence: []Growth{{
-			Path: "/app/logs/debug.log", Bytes: gib, Grew: 1200 * mib, Over: time.Minute, Rate: 20 * mib,
+		Parts: []Holding{{
+			Part:       PartLayer,
+			Usage:      Usage{Bytes: gib, Inodes: 100},
+			Trends:     Trends{Bytes: steady(20)},
+			Mount:      "/var/lib/containerd",
+			Filesystem: FilesystemUsage{Size: 100 * gib, Used: 65 * gib, Avail: 35 * gib, Inodes: 1e6, InodesUsed: 1e5, InodesFree: 9e5},
+			Evidence: []Growth{{
+				Path: "/app/logs/debug.log", Bytes: gib, Grew: 1200 * mib, Over: time.Minute, Rate: 20 * mib,
+			}},
 		}},
 	}
 }
@@ -54,59 +57,62 @@ func TestJudgeEnters(t *testing.T) {
 		},
 		{
 			name:   "not growing",
-			change: func(f *Facts, _ *Policy) { f.Trends = Trends{} }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Trends = Trends{} }, bound: BoundFilesystem,
 		},
 		{
 			name:   "not for long enough",
-			change: func(f *Facts, _ *Policy) { f.Trends.Bytes.Rising = 4 * time.Second }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Trends.Bytes.Rising = 4 * time.Second }, bound: BoundFilesystem,
 		},
 		{
 			name:   "seen in too few looks",
-			change: func(f *Facts, _ *Policy) { f.Trends.Bytes.Looks = 3 }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Trends.Bytes.Looks = 3 }, bound: BoundFilesystem,
 		},
 		{
 			name:   "beyond the horizon at its lowest",
-			change: func(f *Facts, _ *Policy) { f.Trends.Bytes.Rate.Low = 10 * mib }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Trends.Bytes.Rate.Low = 10 * mib }, bound: BoundFilesystem,
 		},
 		{
 			name:   "room enough",
-			change: func(f *Facts, _ *Policy) { f.Filesystem.Avail = 90 * gib }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Filesystem.Avail = 90 * gib }, bound: BoundFilesystem,
 		},
 		{
-			name:   "a larger reserve leaves less room",
-			change: func(f *Facts, p *Policy) { f.Filesystem.Avail = 90 * gib; p.Reserve = Reserve{Amount: 80 * gib} }, bound: BoundFilesystem,
+			name: "a larger reserve leaves less room",
+			change: func(f *Facts, p *Policy) {
+				f.Parts[0].Filesystem.Avail = 90 * gib
+				p.Reserve = Reserve{Amount: 80 * gib}
+			}, bound: BoundFilesystem,
 			offender: true,
 		},
 		{
 			name: "others fill most of it",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.OtherBytes = steady(200)
+				f.Parts[0].Trends.OtherBytes = steady(200)
 			},
 			bound: BoundFilesystem,
 		},
 		{
 			name: "others fill it as well, but it has a good part",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.OtherBytes = steady(20)
+				f.Parts[0].Trends.OtherBytes = steady(20)
 			},
 			bound: BoundFilesystem, offender: true,
 			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 9 min",
 		},
 		{
 			name:   "holds too little to be worth a restart",
-			change: func(f *Facts, _ *Policy) { f.Usage.Bytes = 10 * mib }, bound: BoundFilesystem,
+			change: func(f *Facts, _ *Policy) { f.Parts[0].Usage.Bytes = 10 * mib }, bound: BoundFilesystem,
 		},
 		{
 			name: "too slow to matter on a full disk",
 			change: func(f *Facts, _ *Policy) {
-				f.Filesystem.Avail, f.Trends.Bytes = gib, steady(0.01)
+				f.Parts[0].Filesystem.Avail, f.Parts[0].Trends.Bytes = gib, steady(0.01)
 			},
 			bound: BoundFilesystem,
 		},
 		{
 			name: "disk below its reserve already",
 			change: func(f *Facts, _ *Policy) {
-				f.Filesystem.Avail = gib
+				f.Parts[0].Filesystem.Avail = gib
 			},
 			bound: BoundFilesystem, offender: true,
 			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is below its reserve already",
@@ -123,7 +129,7 @@ func TestJudgeEnters(t *testing.T) {
 			name: "a small limit needs no least amount",
 			change: func(f *Facts, _ *Policy) {
 				f.Limits = Limits{Containers: map[string]int64{"app": 20 * mib}}
-				f.Usage.Bytes, f.Trends.Bytes = 5*mib, steady(0.1)
+				f.Parts[0].Usage.Bytes, f.Parts[0].Trends.Bytes = 5*mib, steady(0.1)
 			},
 			bound: BoundContainer, offender: true,
 		},
@@ -131,10 +137,10 @@ func TestJudgeEnters(t *testing.T) {
 			name: "own limit exceeded, whatever the growth",
 			change: func(f *Facts, _ *Policy) {
 				f.Limits = Limits{Containers: map[string]int64{"app": gib / 2}}
-				f.Trends, f.Evidence = Trends{}, nil
+				f.Parts[0].Trends, f.Parts[0].Evidence = Trends{}, nil
 			},
 			bound: BoundContainer, offender: true,
-			message: "checkout-7c9f/app holds 1.0 GiB in its writable layer and grows by 0 B/s; its ephemeral-storage limit of 512 MiB is reached already",
+			message: "checkout-7c9f/app holds 1.0 GiB on disk and grows by 0 B/s; its ephemeral-storage limit of 512 MiB is reached already",
 		},
 		{
 			name: "the pod's limit, with a sibling's part",
@@ -149,7 +155,7 @@ func TestJudgeEnters(t *testing.T) {
 			name: "the pod's limit, but a sibling's fault",
 			change: func(f *Facts, _ *Policy) {
 				f.Limits = Limits{Pod: 3 * gib}
-				f.Trends.Bytes = steady(1)
+				f.Parts[0].Trends.Bytes = steady(1)
 				f.Siblings = Siblings{Usage: Usage{Bytes: gib}, Rate: steady(10).Rate}
 			},
 			bound: BoundPod,
@@ -157,24 +163,24 @@ func TestJudgeEnters(t *testing.T) {
 		{
 			name: "growing back to where it was",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.Bytes.Peak = 5 * gib
+				f.Parts[0].Trends.Bytes.Peak = 5 * gib
 			},
 			bound: BoundFilesystem,
 		},
 		{
 			name: "growing back where there is no room for it any more",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.Bytes.Peak, f.Filesystem.Avail = 5*gib, 17*gib
+				f.Parts[0].Trends.Bytes.Peak, f.Parts[0].Filesystem.Avail = 5*gib, 17*gib
 			},
 			bound: BoundFilesystem, offender: true,
 		},
 		{
 			name: "inodes",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.Bytes = steady(0.1)
-				f.Usage.Inodes = 200_000
-				f.Trends.Inodes = Trend{Rate: Rate{Low: 900, Expected: 1000, High: 1100}, Rising: 10 * time.Second, Looks: 6}
-				f.Evidence = []Growth{{Path: "/tmp/sessions", Files: 150_000, Grew: 1, Over: time.Second, FileRate: 990}}
+				f.Parts[0].Trends.Bytes = steady(0.1)
+				f.Parts[0].Usage.Inodes = 200_000
+				f.Parts[0].Trends.Inodes = Trend{Rate: Rate{Low: 900, Expected: 1000, High: 1100}, Rising: 10 * time.Second, Looks: 6}
+				f.Parts[0].Evidence = []Growth{{Path: "/tmp/sessions", Files: 150_000, Grew: 1, Over: time.Second, FileRate: 990}}
 			},
 			bound: BoundFilesystem, resource: Inodes, offender: true,
 			message: "/tmp/sessions in checkout-7c9f/app holds 150000 files and gets 990 more a second; the file system of /var/lib/containerd is out of inodes in 14 min",
@@ -182,10 +188,10 @@ func TestJudgeEnters(t *testing.T) {
 		{
 			name: "a file system without a table of inodes",
 			change: func(f *Facts, _ *Policy) {
-				f.Trends.Bytes = Trend{}
-				f.Filesystem.Inodes, f.Filesystem.InodesFree = 0, 0
-				f.Usage.Inodes = 200_000
-				f.Trends.Inodes = steady(1)
+				f.Parts[0].Trends.Bytes = Trend{}
+				f.Parts[0].Filesystem.Inodes, f.Parts[0].Filesystem.InodesFree = 0, 0
+				f.Parts[0].Usage.Inodes = 200_000
+				f.Parts[0].Trends.Inodes = steady(1)
 			},
 			bound: BoundFilesystem,
 		},
@@ -196,7 +202,7 @@ func TestJudgeEnters(t *testing.T) {
 		{
 			name: "a hostile name",
 			change: func(f *Facts, _ *Policy) {
-				f.Evidence[0].Path = "/x\n\x1b[2Jall is well\u202e\xff"
+				f.Parts[0].Evidence[0].Path = "/x\n\x1b[2Jall is well\u202e\xff"
 			},
 			bound: BoundFilesystem, offender: true,
 			message: `"/x\n\x1b[2Jall is well\u202e\xff" in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 17 min`,
@@ -205,7 +211,7 @@ func TestJudgeEnters(t *testing.T) {
 			name: "a folder, outside Kubernetes",
 			change: func(f *Facts, _ *Policy) {
 				f.Container = runtime.Container{ID: "4f3c", Namespace: "moby"}
-				f.Evidence[0].Path, f.Evidence[0].Files = "/spool", 9000
+				f.Parts[0].Evidence[0].Path, f.Parts[0].Evidence[0].Files = "/spool", 9000
 			},
 			bound: BoundFilesystem, offender: true,
 			message: "/spool (9000 files) in moby/4f3c grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 17 min",
@@ -236,7 +242,7 @@ func TestJudgeEnters(t *testing.T) {
 
 // TestJudgeHysteresis: what it takes to stay an offender and to be none again.
 func TestJudgeHysteresis(t *testing.T) {
-	was := State{Offender: true, Since: epoch.Add(-time.Minute), Bound: BoundFilesystem, Resource: Bytes}
+	was := State{Offender: true, Since: epoch.Add(-time.Minute), Bound: BoundFilesystem, Resource: Bytes, Filesystem: "/var/lib/containerd"}
 	calm := was
 	calm.Calm = epoch.Add(-59 * time.Second)
 	for _, c := range []struct {
@@ -246,15 +252,15 @@ func TestJudgeHysteresis(t *testing.T) {
 		want   State
 	}{
 		{"goes on", was, func(*Facts) {}, was},
-		{"unsure for a moment", was, func(f *Facts) { f.Trends.Bytes.Rising, f.Trends.Bytes.Rate.Low = 0, 0 }, was},
-		{"slower, within twice the horizon", was, func(f *Facts) { f.Trends.Bytes = steady(6) }, was},
-		{"slower than that", was, func(f *Facts) { f.Trends.Bytes = steady(5) }, with(was, epoch)},
-		{"stopped", was, func(f *Facts) { f.Trends = Trends{} }, with(was, epoch)},
-		{"calm, not for long enough", calm, func(f *Facts) { f.Trends = Trends{} }, calm},
+		{"unsure for a moment", was, func(f *Facts) { f.Parts[0].Trends.Bytes.Rising, f.Parts[0].Trends.Bytes.Rate.Low = 0, 0 }, was},
+		{"slower, within twice the horizon", was, func(f *Facts) { f.Parts[0].Trends.Bytes = steady(6) }, was},
+		{"slower than that", was, func(f *Facts) { f.Parts[0].Trends.Bytes = steady(5) }, with(was, epoch)},
+		{"stopped", was, func(f *Facts) { f.Parts[0].Trends = Trends{} }, with(was, epoch)},
+		{"calm, not for long enough", calm, func(f *Facts) { f.Parts[0].Trends = Trends{} }, calm},
 		{"calm no more", calm, func(*Facts) {}, was},
-		{"calm for long enough", with(was, epoch.Add(-time.Minute)), func(f *Facts) { f.Trends = Trends{} }, State{}},
-		{"share between half and whole", was, func(f *Facts) { f.Trends.OtherBytes = steady(120) }, was},
-		{"share below half", was, func(f *Facts) { f.Trends.OtherBytes = steady(300) }, with(was, epoch)},
+		{"calm for long enough", with(was, epoch.Add(-time.Minute)), func(f *Facts) { f.Parts[0].Trends = Trends{} }, State{}},
+		{"share between half and whole", was, func(f *Facts) { f.Parts[0].Trends.OtherBytes = steady(120) }, was},
+		{"share below half", was, func(f *Facts) { f.Parts[0].Trends.OtherBytes = steady(300) }, with(was, epoch)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := leaking()
@@ -281,8 +287,10 @@ func play(phase, to float64, f func(s float64) float64, room float64) (at float6
 		used := int64(f(s) * mib)
 		series = series.Add(Sample{At: when, Usage: Usage{Bytes: used}, Filesystem: Usage{Bytes: 50*gib + used}})
 		_, state = Judge(Facts{
-			Container: app, At: when, Usage: Usage{Bytes: used}, Trends: series.Trends(),
-			Filesystem: FilesystemUsage{Size: 100 * gib, Avail: int64(room*mib) - used + 15*gib},
+			Container: app, At: when, Parts: []Holding{{
+				Part: PartLayer, Usage: Usage{Bytes: used}, Trends: series.Trends(),
+				Filesystem: FilesystemUsage{Size: 100 * gib, Avail: int64(room*mib) - used + 15*gib},
+			}},
 		}, DefaultPolicy(), state)
 		if state.Offender {
 			return s, true
@@ -324,8 +332,10 @@ func TestRotationEndsTheOffence(t *testing.T) {
 		when := epoch.Add(time.Duration(s) * time.Second)
 		series = series.Add(Sample{At: when, Usage: Usage{Bytes: int64(mb) * mib}})
 		_, state = Judge(Facts{
-			Container: app, At: when, Usage: Usage{Bytes: int64(mb) * mib}, Trends: series.Trends(),
-			Limits: limits, Filesystem: FilesystemUsage{Size: 100 * gib, Avail: 80 * gib},
+			Container: app, At: when, Limits: limits, Parts: []Holding{{
+				Part: PartLayer, Usage: Usage{Bytes: int64(mb) * mib}, Trends: series.Trends(),
+				Filesystem: FilesystemUsage{Size: 100 * gib, Avail: 80 * gib},
+			}},
 		}, DefaultPolicy(), state)
 		if s >= 170 && state.Offender {
 			t.Fatalf("an offender at %d s", s)

@@ -26,10 +26,10 @@ func message(v Verdict, b forecast) string {
 func grown(v Verdict, b forecast) string {
 	who := Name(v.Container)
 	if b.resource == Inodes {
-		return inodesGrown(v, who)
+		return inodesGrown(v, b, who)
 	}
 	if len(v.Evidence) == 0 || v.Evidence[0].Grew <= 0 {
-		return fmt.Sprintf("%s holds %s in its writable layer and grows by %s/s", who, size(float64(v.Usage.Bytes)), size(v.Rate.Expected))
+		return fmt.Sprintf("%s holds %s on disk and grows by %s/s", who, size(float64(b.held)), size(b.own.Rate.Expected))
 	}
 	e := v.Evidence[0]
 	what := quote(e.Path)
@@ -39,13 +39,13 @@ func grown(v Verdict, b forecast) string {
 	return fmt.Sprintf("%s in %s grew %s in %s (%s/s)", what, who, size(float64(e.Grew)), span(e.Over), size(e.Rate))
 }
 
-func inodesGrown(v Verdict, who string) string {
+func inodesGrown(v Verdict, b forecast, who string) string {
 	for _, e := range v.Evidence {
 		if e.FileRate > 0 {
 			return fmt.Sprintf("%s in %s holds %d files and gets %.0f more a second", quote(e.Path), who, e.Files, e.FileRate)
 		}
 	}
-	return fmt.Sprintf("%s holds %d files in its writable layer and makes %.0f more a second", who, v.Usage.Inodes, v.InodeRate.Expected)
+	return fmt.Sprintf("%s holds %d files on disk and makes %.0f more a second", who, b.held, b.own.Rate.Expected)
 }
 
 func ending(v Verdict, b forecast) string {

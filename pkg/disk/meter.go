@@ -12,7 +12,7 @@ import (
 // between two looks. It is the normal end of a layer, not a failure.
 var ErrGone = errors.New("layer is gone")
 
-// Meter measures layers. Every way of measuring (walk, events, snapshotter)
+// Meter measures layers and other folders. Every way of measuring (walk, events, snapshotter)
 // is one, and passes the contract suite in meter_test.go.
 //
 // Measure returns ErrGone (wrapped) for a layer that is no longer there, and
@@ -25,8 +25,10 @@ type Meter interface {
 	Method() string
 }
 
-// Target is the layer to be measured.
+// Target is the folder to be measured.
 type Target struct {
+	// Layer is a container's layer, or, with nothing but Upper set, another
+	// folder of the host that is counted: an emptyDir, a folder of logs.
 	Layer runtime.Layer
 	// Since is when the look before started. What changed after it is told
 	// as evidence. Zero: this is the first look.
@@ -59,4 +61,5 @@ type Item struct {
 type FilesystemUsage struct {
 	Size, Used, Avail              int64
 	Inodes, InodesUsed, InodesFree int64
+	Memory                         bool // it is no disk: tmpfs and its like
 }

@@ -35,14 +35,16 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
 		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels(), "Time until the container reaches its first bound: file system reserve, own limit or pod limit; +Inf when it does not grow."},
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
-		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that layers are on."},
+		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
 		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it."},
-		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that belong to no layer that is measured."},
+		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
+		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
+		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
 		{"nodeagent_filesystem_full_seconds", "gauge", "seconds", []string{"filesystem", "resource"}, "Time until its reserve is reached, for bytes and inodes; +Inf when its usage does not grow."},
-		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("method"), "Age of the container's disk figure."},
-		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look at a layer took."},
-		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a layer that could not be taken."},
+		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
+		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, or, for open files, at all processes."},
+		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a folder, or at a container's open files, that could not be taken."},
 		{"nodeagent_disk_measures_stuck", "gauge", "", nil, "Looks that have been under way for more than a minute, as on a file system that hangs."},
 		{"nodeagent_disk_unsupported_layers", "gauge", "", []string{"snapshotter"}, "Layers that cannot be measured, because their snapshotter keeps no plain folder."},
 	}
@@ -67,9 +69,12 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 			}, m.Labels)
 		}
 	}
-	method := w.opts.Meter.Method()
-	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
-	w.durations.WithLabelValues(method)
+	for _, method := range w.methods() {
+		if method != "" {
+			w.failures.WithLabelValues(method) // an alert needs the 0 before the first
+			w.durations.WithLabelValues(method)
+		}
+	}
 	if r == nil {
 		return nil
 	}
@@ -79,6 +84,16 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 		}
 	}
 	return nil
+}
+
+// methods are how folders, and deleted files, are measured; the second is empty
+// where those are not.
+func (w *Watcher) methods() [2]string {
+	m := [2]string{w.opts.Meter.Method()}
+	if w.opts.OpenFiles != nil {
+		m[1] = w.opts.OpenFiles.Method()
+	}
+	return m
 }
 
 // collector reads the watcher's state when it is scraped, so that the series
@@ -103,7 +118,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := w.snapshot(time.Now())
 	for k, x := range s.containers {
-		collectContainer(put, k, x, w.opts.Meter.Method())
+		collectContainer(put, k, x, w.methods())
 	}
 	for mount, x := range s.filesystems {
 		collectFilesystem(put, mount, x)
@@ -114,11 +129,18 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func collectContainer(put func(string, float64, ...string), k seriesKey, x containerSeries, method string) {
+func collectContainer(put func(string, float64, ...string), k seriesKey, x *containerSeries, methods [2]string) {
 	l := []string{k.namespace, k.pod, k.container, k.uid}
-	put("nodeagent_container_disk_bytes", float64(x.usage.Bytes), append(l, "layer")...)
-	put("nodeagent_container_disk_inodes", float64(x.usage.Inodes), append(l, "layer")...)
-	put("nodeagent_disk_measure_age_seconds", x.age.Seconds(), append(l, method)...)
+	with := func(more ...string) []string { return append(l[:len(l):len(l)], more...) }
+	for part, p := range x.parts {
+		m := methods[0]
+		if part == PartDeleted {
+			m = methods[1]
+		}
+		put("nodeagent_container_disk_bytes", float64(p.usage.Bytes), with(string(part))...)
+		put("nodeagent_container_disk_inodes", float64(p.usage.Inodes), with(string(part))...)
+		put("nodeagent_disk_measure_age_seconds", p.age.Seconds(), with(string(part), m)...)
+	}
 	if x.sandbox {
 		return
 	}
@@ -135,7 +157,11 @@ func collectFilesystem(put func(string, float64, ...string), mount string, x fil
 	put("nodeagent_filesystem_size_bytes", float64(x.usage.Size), mount)
 	put("nodeagent_filesystem_used_bytes", float64(x.usage.Used), mount)
 	put("nodeagent_filesystem_reserve_bytes", float64(x.reserve), mount)
-	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.layers)), mount)
+	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.attributed)), mount)
+	if x.kept {
+		put("nodeagent_filesystem_images_bytes", float64(x.images), mount)
+		put("nodeagent_filesystem_orphaned_bytes", float64(x.orphaned), mount)
+	}
 	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
 	if x.usage.Inodes > 0 {
 		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))

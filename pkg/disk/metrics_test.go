@@ -26,7 +26,12 @@ func TestMetricsGolden(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
 		s.disk = func(s float64) float64 { return 253.004 + 25*s } // someone else writes as well
-		s.add(app, holds(func(s float64) float64 { return 100 + 20*s }))
+		full := mounting(mounting(app, emptyDirs+"cache", "/cache"), cri+"4f3c/volumes/9a", "/data")
+		full.Logs, full.Cgroup = "/var/log/pods/shop_checkout-7c9f_u-1/app", "/kubepods/podu-1/4f3c"
+		s.add(full, holds(func(s float64) float64 { return 100 + 20*s }))
+		s.folder(emptyDirs+"cache", still(30))
+		s.folder(cri+"4f3c/volumes/9a", still(2))
+		s.folder(full.Logs, still(7))
 		s.add(container("web-0", "old", "app", "1"), still(100))
 		s.add(container("web-0", "new", "app", "2"), still(3))
 		box := container("web-0", "new", "", "4")
@@ -35,6 +40,16 @@ func TestMetricsGolden(t *testing.T) {
 		s.add(runtime.Container{ID: "4f3c", Namespace: "moby"}, still(50))
 		s.containers = append(s.containers, runtime.Container{ID: "x", Layer: runtime.Layer{Snapshotter: "zfs"}})
 		o := s.options(t)
+		o.OpenFiles = &openFiles{hold: func(runtime.Container) OpenFiles {
+			return OpenFiles{Held: map[uint64]Usage{layerDevice: {Bytes: 5 * mib, Inodes: 1}}}
+		}}
+		s.folder("/layers/left-over", still(64))
+		o.Storage = func() []runtime.Storage {
+			return []runtime.Storage{{
+				Snapshotter: "overlayfs", Images: gib,
+				Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}},
+			}}
+		}
 		watch(t, o)
 		pass(21 * time.Second)
 		families, err := o.Registerer.(prometheus.Gatherer).Gather()

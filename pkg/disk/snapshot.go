@@ -1,11 +1,15 @@
 package disk
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // snapshot is the watcher's state as metrics tell it: one entry for each set
 // of labels.
 type snapshot struct {
-	containers  map[seriesKey]containerSeries
+	containers  map[seriesKey]*containerSeries
 	filesystems map[string]filesystemSeries // by mount point
 	unsupported map[string]int
 	stuck       int
@@ -15,18 +19,25 @@ type seriesKey struct{ namespace, pod, container, uid string }
 
 // containerSeries joins the containers of one name in one pod.
 type containerSeries struct {
-	usage    Usage
+	parts    map[Part]partSeries
+	places   map[*place]bool // that are in it: an emptyDir or a folder of logs once
 	growth   float64
 	full     time.Duration
-	age      time.Duration // of the oldest figure in it
 	offender bool
 	sandbox  bool
+}
+
+type partSeries struct {
+	usage Usage
+	age   time.Duration // of the oldest figure in it
 }
 
 type filesystemSeries struct {
 	usage            FilesystemUsage
 	reserve          int64
-	layers           int64 // bytes of the layers on it
+	attributed       int64 // bytes of the places on it, and of images
+	kept             bool  // a snapshotter that told what it keeps is on it
+	images, orphaned int64
 	full, inodesFull time.Duration
 }
 
@@ -34,7 +45,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := snapshot{
-		containers:  make(map[seriesKey]containerSeries, len(w.tracks)),
+		containers:  make(map[seriesKey]*containerSeries, len(w.tracks)),
 		filesystems: make(map[string]filesystemSeries, len(w.filesystems)),
 		unsupported: make(map[string]int, len(w.unsupported)),
 	}
@@ -44,16 +55,47 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 	for _, fs := range w.filesystems {
 		s.filesystems[fs.mount] = w.filesystemSeries(fs)
 	}
-	for _, t := range w.tracks {
-		if !t.started.IsZero() && now.Sub(t.started) > stuckAfter {
+	for _, p := range w.places {
+		if !p.started.IsZero() && now.Sub(p.started) > stuckAfter {
 			s.stuck++
 		}
-		if t.at.IsZero() {
-			continue // nothing is known yet: no series rather than a zero
+		if p.known() {
+			fs := s.filesystems[p.fs.mount]
+			fs.attributed += p.usage.Bytes
+			if p.id.part == partOrphan {
+				fs.orphaned += p.usage.Bytes
+			}
+			s.filesystems[p.fs.mount] = fs
 		}
-		s.add(t, now)
+	}
+	w.images(s)
+	if !w.scanning.IsZero() && now.Sub(w.scanning) > stuckAfter {
+		s.stuck++
+	}
+	for _, t := range w.tracks {
+		if t.known() { // else nothing is known yet: no series rather than a zero
+			s.add(t, now)
+		}
 	}
 	return s
+}
+
+// images adds what the snapshotters keep to the file systems that their
+// containers' layers are on.
+func (w *Watcher) images(s snapshot) {
+	for _, kept := range w.storage {
+		for _, p := range w.places {
+			if p.layer.Snapshotter != kept.Snapshotter || !p.known() {
+				continue
+			}
+			fs := s.filesystems[p.fs.mount]
+			fs.kept = true
+			fs.images += kept.Images
+			fs.attributed += kept.Images
+			s.filesystems[p.fs.mount] = fs
+			break
+		}
+	}
 }
 
 func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
@@ -67,18 +109,45 @@ func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
 func (s *snapshot) add(t *track, now time.Time) {
 	c := t.container
 	k := seriesKey{c.Pod.Namespace, c.Pod.Name, ContainerName(c), c.Pod.UID}
-	x, ok := s.containers[k]
-	if !ok {
-		x = containerSeries{full: Never, sandbox: c.Sandbox}
+	x := s.containers[k]
+	if x == nil {
+		x = &containerSeries{full: Never, sandbox: c.Sandbox, parts: make(map[Part]partSeries), places: make(map[*place]bool)}
+		s.containers[k] = x
 	}
-	x.usage.Bytes += t.usage.Bytes
-	x.usage.Inodes += t.usage.Inodes
-	x.growth += t.trends.Bytes.Rate.Expected
 	x.full = min(x.full, t.verdict.Until.Expected)
-	x.age = max(x.age, now.Sub(t.at))
 	x.offender = x.offender || t.verdict.Offender
-	s.containers[k] = x
-	fs := s.filesystems[t.fs.mount]
-	fs.layers += t.usage.Bytes
-	s.filesystems[t.fs.mount] = fs
+	for _, h := range t.holds {
+		p := h.place
+		if !p.known() || x.places[p] {
+			continue
+		}
+		x.places[p] = true
+		x.growth += p.trends.Bytes.Rate.Expected
+		part := x.parts[p.id.part]
+		part.usage = part.usage.plus(p.usage)
+		part.age = max(part.age, now.Sub(p.at))
+		x.parts[p.id.part] = part
+	}
 }
+
+// Filesystem is how a file system stands that holds what is watched.
+type Filesystem struct {
+	Mount   string // as the host sees it
+	Usage   FilesystemUsage
+	Reserve int64         // bytes that have to stay free
+	Full    time.Duration // until the reserve is reached; Never when it does not grow
+}
+
+// Filesystems tells how the watched file systems stand, by mount point.
+func (w *Watcher) Filesystems() []Filesystem {
+	s := w.snapshot(time.Now())
+	out := make([]Filesystem, 0, len(s.filesystems))
+	for _, mount := range slices.Sorted(maps.Keys(s.filesystems)) {
+		fs := s.filesystems[mount]
+		out = append(out, Filesystem{Mount: mount, Usage: fs.usage, Reserve: fs.reserve, Full: fs.full})
+	}
+	return out
+}
+
+// Method names the way the layers are measured.
+func (w *Watcher) Method() string { return w.opts.Meter.Method() }

@@ -117,5 +117,6 @@ func fstatfs(fd int) (FilesystemUsage, error) {
 		Inodes:     int64(st.Files),
 		InodesUsed: int64(st.Files - st.Ffree),
 		InodesFree: int64(st.Ffree),
+		Memory:     st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC || st.Type == unix.HUGETLBFS_MAGIC,
 	}, nil
 }

@@ -32,7 +32,7 @@ type Bound string
 
 // The bounds a container can run into.
 const (
-	BoundFilesystem Bound = "filesystem" // the reserve of the file system its layer is on
+	BoundFilesystem Bound = "filesystem" // the reserve of a file system that it has a part on
 	BoundContainer  Bound = "container"  // its own ephemeral-storage limit
 	BoundPod        Bound = "pod"        // the sum of its pod's ephemeral-storage limits
 )
@@ -46,9 +46,10 @@ const (
 	Inodes Resource = "inodes"
 )
 
-// Growth is a file or a folder of a container's layer that grew, as evidence.
+// Growth is a file or a folder of a container that grew, as evidence.
 type Growth struct {
-	Path     string        // as the container sees it: /app/logs/debug.log
+	Part     Part          // what it is counted as
+	Path     string        // as the container sees it: /app/logs/debug.log; as the host does in logs
 	Files    int           // 0 for a file; for a folder told as a whole, how many files it holds itself
 	Bytes    int64         // allocated now
 	Grew     int64         // bytes it grew by in Over
@@ -67,11 +68,12 @@ type Verdict struct {
 	Bound      Bound     // the one that is reached first
 	Resource   Resource  // what runs out there
 	Room       int64     // bytes (inodes) left until that bound; below zero: beyond it
-	Filesystem string    // mount point, as the host sees it, of the file system the layer is on
-	Usage      Usage
-	Rate       Rate // of the layer, bytes
-	InodeRate  Rate // of the layer, inodes
+	Filesystem string    // mount point, as the host sees it, of the file system that is told of; that of the layer when a limit is
+	Usage      Usage     // all parts together
+	Parts      map[Part]Usage
+	Rate       Rate // of all parts, bytes
+	InodeRate  Rate // of all parts, inodes
 	Until      Until
-	Evidence   []Growth // fastest first
+	Evidence   []Growth // of what counts against the bound, fastest first
 	Message    string   // the offence in one sentence for a person, empty while it is none
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +30,8 @@ const (
 	offencesKept = 64
 )
 
-// Limiter tells the ephemeral-storage limits of a pod. It must not block.
+// Limiter tells the ephemeral-storage limits of a pod. It must not block, nor
+// ask the Watcher.
 type Limiter interface {
 	Limits(podUID string) Limits
 }
@@ -41,16 +41,22 @@ type Options struct {
 	// Containers tells who runs here now. It is called once a second and
 	// must not block.
 	Containers func() []runtime.Container
-	Meter      Meter
-	Limits     Limiter // nil: no limits are known
-	Policy     Policy
+	// Storage tells what the snapshotters keep besides, likewise. Nil: images
+	// and orphaned snapshots are unattributed.
+	Storage func() []runtime.Storage
+	Meter   Meter
+	// OpenFiles finds deleted files that are still open. Nil: they are not
+	// counted.
+	OpenFiles OpenFilesMeter
+	Limits    Limiter // nil: no limits are known
+	Policy    Policy
 	// Node is this node's name, for people who read of an offence. May be empty.
 	Node string
 	// HostRoot is where the host's root folder is mounted. Default "/".
 	HostRoot string
 	// Proc is where this process's own proc is mounted. Default "/proc".
 	Proc string
-	// Interval is the least time between two looks at a layer. Default 2 s.
+	// Interval is the least time between two looks at a place. Default 2 s.
 	Interval time.Duration
 	// Share of one core that all looks together may take; it stretches the
 	// interval of the costly ones. Default 0.05.
@@ -83,8 +89,8 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Watcher looks at all layers of this node again and again, paced by what it
-// costs, and makes a verdict after each look. A figure that could not be taken
+// Watcher looks at all places that containers of this node write to again and
+// again, paced by what it costs, and makes a verdict after each look. A figure that could not be taken
 // stays the last good one with its age. Its methods may be called at any time
 // by anyone.
 type Watcher struct {
@@ -96,20 +102,25 @@ type Watcher struct {
 	mu          sync.Mutex
 	listed      time.Time
 	tracks      map[key]*track
+	places      map[placeID]*place
+	storage     []runtime.Storage
 	filesystems map[uint64]*filesystem
+	scanning    time.Time      // when the scan that runs was started; zero: none does
 	unsupported map[string]int // by snapshotter
 
 	// Of the goroutine of Run alone.
-	groups map[uint64]*group
-	mounts mounts
-	queue  []*track // due, longest waiting first
-	done   chan result
-	stop   chan struct{}
+	groups   map[uint64]*group
+	mounts   mounts
+	queue    []*place // due, longest waiting first
+	nextScan time.Time
+	done     chan result
+	scans    chan scanned
+	stop     chan struct{}
 }
 
 // result is what came of one measure.
 type result struct {
-	track *track
+	place *place
 	look  Look
 	err   error
 	took  time.Duration
@@ -124,10 +135,12 @@ func NewWatcher(o Options) (*Watcher, error) {
 		opts:        o,
 		offences:    make(chan Verdict, offencesKept),
 		tracks:      make(map[key]*track),
+		places:      make(map[placeID]*place),
 		filesystems: make(map[uint64]*filesystem),
 		unsupported: make(map[string]int),
 		groups:      make(map[uint64]*group),
 		done:        make(chan result),
+		scans:       make(chan scanned),
 		stop:        make(chan struct{}),
 	}
 	if err := w.register(o.Registerer); err != nil {
@@ -157,6 +170,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case r := <-w.done:
 			w.finish(r)
 			w.start(ctx)
+		case s := <-w.scans:
+			w.finishScan(s)
 		}
 	}
 }
@@ -174,7 +189,11 @@ func (w *Watcher) drain() error {
 		select {
 		case r := <-w.done:
 			w.mu.Lock()
-			r.track.started = time.Time{}
+			r.place.started = time.Time{}
+			w.mu.Unlock()
+		case <-w.scans:
+			w.mu.Lock()
+			w.scanning = time.Time{}
 			w.mu.Unlock()
 		case <-timeout.C:
 			return fmt.Errorf("cannot stop measuring: %s does not answer", strings.Join(hang, ", "))
@@ -186,10 +205,13 @@ func (w *Watcher) running() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string
-	for _, t := range w.tracks {
-		if !t.started.IsZero() {
-			out = append(out, t.container.Layer.Upper)
+	for _, p := range w.places {
+		if !p.started.IsZero() {
+			out = append(out, p.id.folder)
 		}
+	}
+	if !w.scanning.IsZero() {
+		out = append(out, "a process's list of open files")
 	}
 	return out
 }
@@ -198,103 +220,23 @@ func (w *Watcher) running() []string {
 func (w *Watcher) tick(ctx context.Context) {
 	now := time.Now()
 	if w.listed.IsZero() || now.Sub(w.listed) >= relist {
-		w.list(now, w.opts.Containers())
+		var storage []runtime.Storage
+		if w.opts.Storage != nil {
+			storage = w.opts.Storage()
+		}
+		w.list(now, w.opts.Containers(), storage)
 	}
 	w.queue = w.queue[:0]
 	w.mu.Lock()
-	for _, t := range w.tracks {
-		if t.started.IsZero() && !t.due.After(now) {
-			w.queue = append(w.queue, t)
+	for _, p := range w.places {
+		if p.measured() && p.started.IsZero() && !p.due.After(now) {
+			w.queue = append(w.queue, p)
 		}
 	}
 	w.mu.Unlock()
-	slices.SortFunc(w.queue, func(a, b *track) int { return a.due.Compare(b.due) })
+	slices.SortFunc(w.queue, func(a, b *place) int { return a.due.Compare(b.due) })
 	w.start(ctx)
-}
-
-// list brings the tracks in line with the containers that are there.
-func (w *Watcher) list(now time.Time, containers []runtime.Container) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.listed = now
-	clear(w.unsupported)
-	there := make(map[key]bool, len(containers))
-	fresh := false
-	for _, c := range containers {
-		if c.Layer.Upper == "" {
-			w.unsupported[c.Layer.Snapshotter]++
-			continue
-		}
-		k := keyOf(c)
-		there[k] = true
-		if t := w.tracks[k]; t != nil {
-			t.container = c
-			continue
-		}
-		if !fresh {
-			w.readMounts()
-			fresh = true
-		}
-		w.tracks[k] = &track{container: c, group: w.groupOf(c), due: now, interval: w.opts.Interval}
-	}
-	for k := range w.tracks {
-		if !there[k] {
-			delete(w.tracks, k)
-		}
-	}
-	w.dropFilesystems()
-	w.pace()
-}
-
-func (w *Watcher) readMounts() {
-	m, err := readMounts(w.opts.Proc)
-	if err != nil {
-		w.opts.Logger.Warn("the mount table before is used", "err", err)
-		return
-	}
-	w.mounts = m
-}
-
-// path is where this process sees a layer.
-func (w *Watcher) path(c runtime.Container) string {
-	return filepath.Join(w.opts.HostRoot, c.Layer.Upper)
-}
-
-func (w *Watcher) groupOf(c runtime.Container) *group {
-	device := w.mounts.of(w.path(c)).device
-	if w.groups[device] == nil {
-		w.groups[device] = &group{}
-	}
-	return w.groups[device]
-}
-
-func (w *Watcher) dropFilesystems() {
-	used := make(map[*filesystem]bool)
-	for _, t := range w.tracks {
-		used[t.fs] = true
-	}
-	for device, fs := range w.filesystems {
-		if !used[fs] {
-			delete(w.filesystems, device)
-		}
-	}
-}
-
-// pace sets the interval of every layer by what they cost. A cheap layer that
-// grows is looked at twice as often, so that a leak is sure a few seconds
-// sooner.
-func (w *Watcher) pace() {
-	all := make([]*track, 0, len(w.tracks))
-	costs := make([]time.Duration, 0, len(w.tracks))
-	for _, t := range w.tracks {
-		all, costs = append(all, t), append(costs, t.cost)
-	}
-	for i, interval := range pace(costs, w.opts.Interval, w.opts.Share) {
-		if interval == w.opts.Interval && all[i].growing() {
-			interval /= 2
-		}
-		all[i].interval = interval
-	}
+	w.scan(ctx, now)
 }
 
 // start starts the measures that are due and find a slot.
@@ -305,91 +247,101 @@ func (w *Watcher) start(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	rest := w.queue[:0]
-	for _, t := range w.queue {
-		slow := t.cost >= slowLook
-		if t.group.running >= slots || (slow && t.group.slow > 0) {
-			rest = append(rest, t)
+	for _, p := range w.queue {
+		slow := p.cost >= slowLook
+		if p.group.running >= slots || (slow && p.group.slow > 0) {
+			rest = append(rest, p)
 			continue
 		}
-		t.group.running++
+		p.group.running++
 		if slow {
-			t.group.slow++
+			p.group.slow++
 		}
-		t.started = time.Now()
-		go w.measure(ctx, t, Target{Layer: t.container.Layer, Since: t.since})
+		p.started = time.Now()
+		go w.measure(ctx, p, Target{Layer: p.layer, Since: p.since})
 	}
 	w.queue = rest
 }
 
 // measure runs on a goroutine of its own: the kernel may not come back from a
 // stuck file system. It touches nothing of the watcher.
-func (w *Watcher) measure(ctx context.Context, t *track, target Target) {
+func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
 	begun := time.Now()
 	look, err := w.opts.Meter.Measure(ctx, target)
 	select {
-	case w.done <- result{track: t, look: look, err: err, took: time.Since(begun)}:
+	case w.done <- result{place: p, look: look, err: err, took: time.Since(begun)}:
 	case <-w.stop:
 	}
 }
 
 // finish takes in what a measure told, and judges.
 func (w *Watcher) finish(r result) {
-	t := r.track
-	method := w.opts.Meter.Method()
-	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
-	limits := Limits{}
-	if w.opts.Limits != nil && t.container.Pod.UID != "" {
-		limits = w.opts.Limits.Limits(t.container.Pod.UID)
-	}
+	p := r.place
+	w.durations.WithLabelValues(w.opts.Meter.Method()).Observe(r.took.Seconds())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t.group.running--
-	if t.cost >= slowLook {
-		t.group.slow--
+	p.group.running--
+	if p.cost >= slowLook {
+		p.group.slow--
 	}
-	t.due = t.started.Add(t.interval)
-	t.started = time.Time{}
-	t.took(r.took)
-	if w.tracks[keyOf(t.container)] != t || errors.Is(r.err, ErrGone) {
-		return // the container is gone, or is about to be taken off the list
+	p.due = p.started.Add(p.interval)
+	p.started = time.Time{}
+	p.took(r.took)
+	switch {
+	case w.places[p.id] != p || errors.Is(r.err, ErrGone):
+		// the container is gone, or is about to be taken off the list
+	case r.err != nil:
+		w.fail(p, r.err)
+	case p.id.part == PartEmptyDir && r.look.Filesystem.Memory:
+		p.memory = true // medium: Memory
+	default:
+		w.look(p, r.look)
 	}
-	if r.err != nil {
-		w.fail(t, r.err)
-		return
-	}
-	w.look(t, r.look, limits)
 }
 
-func (w *Watcher) fail(t *track, err error) {
+func (w *Watcher) fail(p *place, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	w.failures.WithLabelValues(w.opts.Meter.Method()).Inc()
-	t.failures++
-	if t.failures == 1 { // once, until it works again
-		w.opts.Logger.Warn("cannot measure, the last figure stays", "layer", t, "err", err)
+	p.failures++
+	if p.failures == 1 { // once, until it works again
+		w.opts.Logger.Warn("cannot measure, the last figure stays", "place", p, "err", err)
 	}
 }
 
-func (w *Watcher) look(t *track, l Look, limits Limits) {
-	t.look(l)
-	t.fs = w.filesystem(t, l)
-	v, state := Judge(w.facts(t, limits), w.opts.Policy, t.state)
-	if !state.Offender {
+// look takes in a good look, and judges every container that has the place.
+func (w *Watcher) look(p *place, l Look) {
+	p.look(l)
+	p.fs = w.filesystem(p, l)
+	for _, t := range p.tracks {
+		w.judge(t, p.at)
+	}
+}
+
+func (w *Watcher) judge(t *track, at time.Time) {
+	f := Facts{Container: t.container, Node: w.opts.Node, At: at, Parts: t.holdings()}
+	if w.opts.Limits != nil && t.container.Pod.UID != "" {
+		f.Limits = w.opts.Limits.Limits(t.container.Pod.UID)
+	}
+	if f.Limits.Pod > 0 {
+		f.Siblings = w.siblings(t)
+	}
+	t.verdict, t.state = Judge(f, w.opts.Policy, t.state)
+	if !t.state.Offender {
 		t.told = time.Time{}
 	}
-	t.verdict, t.state = v, state
 	w.tell(t)
 }
 
-func (w *Watcher) filesystem(t *track, l Look) *filesystem {
-	m := w.mounts.at(w.path(t.container), l.Device)
+func (w *Watcher) filesystem(p *place, l Look) *filesystem {
+	m := w.mounts.at(w.path(p.id.folder), l.Device)
 	fs := w.filesystems[m.device]
 	if fs == nil {
 		fs = &filesystem{mount: strings.ToValidUTF8(w.hostPath(m.point), "�")}
 		w.filesystems[m.device] = fs
 	}
-	fs.look(t.at, l.Filesystem, w.opts.Interval*9/10)
+	fs.look(p.at, l.Filesystem, w.opts.Interval*9/10)
 	return fs
 }
 
@@ -401,39 +353,14 @@ func (w *Watcher) hostPath(p string) string {
 	return cmp.Or(strings.TrimPrefix(p, w.opts.HostRoot), "/")
 }
 
-func (w *Watcher) facts(t *track, limits Limits) Facts {
-	f := Facts{
-		Container: t.container, Node: w.opts.Node, At: t.at, Usage: t.usage, Trends: t.trends,
-		Mount: t.fs.mount, Filesystem: t.fs.usage, Limits: limits,
-	}
-	if t.growing() {
-		f.Evidence = t.marks.growths()
-	}
-	if limits.Pod == 0 {
-		return f
-	}
-	for _, o := range w.tracks {
-		if o == t || o.container.Pod.UID != t.container.Pod.UID {
-			continue
-		}
-		r := o.trends.Bytes.Rate
-		f.Siblings.Usage.Bytes += o.usage.Bytes
-		f.Siblings.Usage.Inodes += o.usage.Inodes
-		f.Siblings.Rate.Low += r.Low
-		f.Siblings.Rate.Expected += r.Expected
-		f.Siblings.Rate.High += r.High
-	}
-	return f
-}
-
 // tell puts an offence before its reader, without waiting for one.
 func (w *Watcher) tell(t *track) {
-	if !t.state.Offender || (!t.told.IsZero() && t.at.Sub(t.told) < w.opts.Repeat) {
+	if !t.state.Offender || (!t.told.IsZero() && t.verdict.At.Sub(t.told) < w.opts.Repeat) {
 		return
 	}
 	select {
 	case w.offences <- t.verdict:
-		t.told = t.at
+		t.told = t.verdict.At
 	default:
 	}
 }
@@ -444,7 +371,7 @@ func (w *Watcher) Verdicts() []Verdict {
 	w.mu.Lock()
 	out := make([]Verdict, 0, len(w.tracks))
 	for _, t := range w.tracks {
-		if !t.at.IsZero() {
+		if t.known() {
 			out = append(out, t.verdict)
 		}
 	}
@@ -458,30 +385,15 @@ func (w *Watcher) Verdicts() []Verdict {
 	return out
 }
 
-// Used is what the containers of a pod hold in their layers by the last look
-// at each, and how many there are, looked at or not. The sandbox is left out:
-// it holds nothing of its own.
-func (w *Watcher) Used(podUID string) (bytes int64, containers int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, t := range w.tracks {
-		if t.container.Pod.UID == podUID && !t.container.Sandbox {
-			bytes += t.usage.Bytes
-			containers++
-		}
-	}
-	return bytes, containers
-}
-
-// Ready tells whether every container that is there was looked at, or tried.
+// Ready tells whether every place of every container was looked at, or tried.
 func (w *Watcher) Ready() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.listed.IsZero() {
 		return false
 	}
-	for _, t := range w.tracks {
-		if t.at.IsZero() && t.failures == 0 && t.cost == 0 {
+	for _, p := range w.places {
+		if p.measured() && !p.known() && p.failures == 0 && p.cost == 0 {
 			return false
 		}
 	}

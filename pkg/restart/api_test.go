@@ -70,6 +70,8 @@ func TestOnAPIServer(t *testing.T) {
 		"never":              storyNever,
 		"killed-pods":        storyKilledPods,
 		"killed-stalling":    storyKilledStalling,
+		"abandoned":          storyAbandoned,
+		"long-names":         storyLongNames,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {

@@ -32,15 +32,13 @@ type Controller struct {
 	// boundary is called before and after each write, by tests that end the
 	// controller right there. Nil otherwise.
 	boundary func(moment string) error
-
-	failed client.ObjectKey // the Restart that could not be begun last; it waits behind the others
 }
 
 const (
 	pollActive  = time.Second
 	relist      = 10 * time.Minute // whatever the watch says
 	patience    = 30 * time.Second // of one look or one step
-	beginTries  = 4                // looks at a Restart that cannot be begun before others get their turn
+	giveWay     = 4                // failures in a row before others get their turn
 	shortWatch  = time.Second      // a watch that ends sooner counts as a failure
 	firstRetry  = 200 * time.Millisecond
 	longestWait = 15 * time.Second
@@ -84,14 +82,17 @@ func (c *Controller) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range due {
+	var failed []error
+	for _, key := range due { // one that fails does not hold up the others
 		if err := c.carryOut(ctx, key); err != nil {
-			c.failed = key
+			failed = append(failed, err)
+		}
+		if err := errors.Join(failed...); ctx.Err() != nil || errors.Is(err, errKilled) {
 			return err
 		}
 	}
 	if len(due) > 0 {
-		return nil
+		return errors.Join(failed...)
 	}
 	return c.idle(ctx, version)
 }
@@ -107,7 +108,6 @@ func (c *Controller) list(ctx context.Context) (due []client.ObjectKey, version 
 	}
 	slices.SortFunc(all.Items, func(a, b v1alpha1.Restart) int {
 		return cmp.Or(
-			compareBool(client.ObjectKeyFromObject(&a) == c.failed, client.ObjectKeyFromObject(&b) == c.failed),
 			a.Spec.RequestedAt.Compare(b.Spec.RequestedAt.Time),
 			cmp.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name))
 	})
@@ -172,14 +172,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }

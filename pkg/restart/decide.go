@@ -63,7 +63,7 @@ func decide(existing *v1alpha1.Restart, want v1alpha1.RestartSpec, o Options, no
 	if existing == nil {
 		return Outcome{Kind: Created}
 	}
-	if active(existing) {
+	if active(existing) && !abandoned(existing, now) {
 		return Outcome{Kind: Joined}
 	}
 	// A person's own restart takes an ended one's place at once.
@@ -76,20 +76,38 @@ func decide(existing *v1alpha1.Restart, want v1alpha1.RestartSpec, o Options, no
 	return Outcome{Kind: Renewed}
 }
 
-// coolUntil is when the cooldown of the last restart that this one would
-// repeat is over. With scope Pod that is the last one on the same node.
-func coolUntil(history []v1alpha1.RestartRecord, want v1alpha1.RestartSpec, o Options) time.Time {
-	for _, past := range history {
-		if want.Scope == v1alpha1.ScopePod && past.Node != want.Node {
-			continue
-		}
-		if past.Finished == nil {
-			continue
-		}
-		if past.Phase == v1alpha1.PhaseRefused {
-			return past.Finished.Add(o.RefusedCooldown)
-		}
-		return past.Finished.Add(o.Cooldown)
+// abandoned tells whether a Restart is asked for and nobody will take it up:
+// it names no node, or its node's agent had all the time in which it was to be
+// complete. It must not keep the workload from being restarted for ever. Taking
+// its place is safe: whoever takes it up after all finds that it was written
+// since, and that it is another node's.
+func abandoned(r *v1alpha1.Restart, now time.Time) bool {
+	if !fresh(r) {
+		return false
 	}
-	return time.Time{}
+	asked := r.CreationTimestamp.Time
+	if r.Spec.RequestedAt.After(asked) {
+		asked = r.Spec.RequestedAt.Time
+	}
+	return r.Spec.Node == "" || now.Sub(asked) >= deadline(r)
+}
+
+// coolUntil is when the cooldowns of all restarts that this one would repeat
+// are over: one that was refused does not end that of one before it. With scope
+// Pod those on the same node count.
+func coolUntil(history []v1alpha1.RestartRecord, want v1alpha1.RestartSpec, o Options) time.Time {
+	var latest time.Time
+	for _, past := range history {
+		if past.Finished == nil || want.Scope == v1alpha1.ScopePod && past.Node != want.Node {
+			continue
+		}
+		until := past.Finished.Add(o.Cooldown)
+		if past.Phase == v1alpha1.PhaseRefused {
+			until = past.Finished.Add(o.RefusedCooldown)
+		}
+		if until.After(latest) {
+			latest = until
+		}
+	}
+	return latest
 }

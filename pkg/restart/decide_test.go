@@ -21,6 +21,7 @@ func TestDecide(t *testing.T) {
 	existing := func(generation, observed int64, phase v1alpha1.Phase, history ...v1alpha1.RestartRecord) *v1alpha1.Restart {
 		return &v1alpha1.Restart{
 			ObjectMeta: metav1.ObjectMeta{Generation: generation},
+			Spec:       v1alpha1.RestartSpec{Node: nodeB, RequestedAt: metav1.NewMicroTime(noon())},
 			Status:     v1alpha1.RestartStatus{ObservedGeneration: observed, Phase: phase, History: history},
 		}
 	}
@@ -45,7 +46,7 @@ func TestDecide(t *testing.T) {
 		{"ended an hour ago", existing(1, 1, succeeded, record(succeeded, nodeA, time.Hour)), disk, Renewed, 0},
 		{"refused just now", existing(1, 1, refused, record(refused, nodeA, 4*time.Minute)), disk, CoolingDown, 6 * time.Minute},
 		{"refused a while ago", existing(1, 1, refused, record(refused, nodeA, 10*time.Minute)), disk, Renewed, 0},
-		{"the last one counts, not the one before", existing(2, 2, refused, record(refused, nodeA, 11*time.Minute), record(succeeded, nodeA, 12*time.Minute)), disk, Renewed, 0},
+		{"one that was refused does not end the cooldown of the one before", existing(2, 2, refused, record(refused, nodeA, 11*time.Minute), record(succeeded, nodeA, 12*time.Minute)), disk, CoolingDown, 48 * time.Minute},
 		{"one pod, on another node just now", existing(1, 1, succeeded, record(succeeded, nodeB, time.Minute)), pod, Renewed, 0},
 		{"one pod, on this node before", existing(2, 2, succeeded, record(succeeded, nodeB, time.Minute), record(succeeded, nodeA, 2*time.Minute)), pod, CoolingDown, 58 * time.Minute},
 	}
@@ -115,5 +116,43 @@ func TestOwner(t *testing.T) {
 	}
 	if got := directOwner(&corev1.Pod{ObjectMeta: controlledBy("apps/v1", "DaemonSet")}).scope(); got != v1alpha1.ScopePod {
 		t.Errorf("a DaemonSet's scope is %s", got)
+	}
+}
+
+// A Restart that nobody takes up does not keep the workload from being
+// restarted for ever.
+func TestAbandoned(t *testing.T) {
+	deployment := v1alpha1.TargetReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: KindDeployment, Name: "web"}
+	asked := func(node string, ago time.Duration) *v1alpha1.Restart {
+		return &v1alpha1.Restart{
+			ObjectMeta: metav1.ObjectMeta{Generation: 1, CreationTimestamp: metav1.NewTime(noon().Add(-48 * time.Hour))},
+			Spec: v1alpha1.RestartSpec{
+				Target: deployment, Node: node, Reason: v1alpha1.ReasonDiskFill, RequestedAt: metav1.NewMicroTime(noon().Add(-ago)),
+			},
+		}
+	}
+	cooling := asked("", 0)
+	cooling.Generation, cooling.Status.ObservedGeneration = 2, 1
+	cooling.Status.Phase = v1alpha1.PhaseSucceeded
+	cooling.Status.History = []v1alpha1.RestartRecord{{Phase: v1alpha1.PhaseSucceeded, Finished: new(metav1.NewTime(noon()))}}
+	running := asked(nodeB, 48*time.Hour)
+	running.Status = v1alpha1.RestartStatus{ObservedGeneration: 1, Phase: v1alpha1.PhaseRunning, Holder: nodeB}
+	for _, tt := range []struct {
+		name     string
+		existing *v1alpha1.Restart
+		want     OutcomeKind
+	}{
+		{"just asked for by another node", asked(nodeB, time.Minute), Joined},
+		{"another node's, which may be gone", asked(nodeB, defaultDeadline), Renewed},
+		{"a person's, for no node", asked("", 0), Renewed},
+		{"a person's, for no node, in the cooldown", cooling, CoolingDown},
+		{"taken up by another node", running, Joined},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want := v1alpha1.RestartSpec{Target: deployment, Node: nodeA, Reason: v1alpha1.ReasonDiskFill}
+			if o := decide(tt.existing, want, Options{}.withDefaults(), noon()); o.Kind != tt.want {
+				t.Errorf("outcome %s, want %s", o.Kind, tt.want)
+			}
+		})
 	}
 }

@@ -1,7 +1,6 @@
 package restart
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -129,17 +128,22 @@ func (k *kubelet) place(pod *corev1.Pod, all []corev1.Pod) string {
 		return len(filterPods(all, func(p *corev1.Pod) bool { return p.Spec.NodeName == node && directOwner(p).uid == owner }))
 	}
 	return slices.MinFunc(k.nodes[pod.Namespace], func(a, b string) int {
-		return cmp.Or(compareBool(avoided(pod, a), avoided(pod, b)), load(a)-load(b))
+		return load(a) - load(b) + avoided(pod, a) - avoided(pod, b)
 	})
 }
 
-// avoided tells whether a pod wishes for another node than this one.
-func avoided(pod *corev1.Pod, node string) bool {
+// avoided weighs a pod's wish for another node than this one.
+func avoided(pod *corev1.Pod, node string) int {
 	a := pod.Spec.Affinity
-	return a != nil && a.NodeAffinity != nil && slices.ContainsFunc(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution,
-		func(t corev1.PreferredSchedulingTerm) bool {
-			return ourWish(t) && t.Preference.MatchFields[0].Values[0] == node
-		})
+	if a == nil || a.NodeAffinity == nil {
+		return 0
+	}
+	for _, t := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+		if ourWish(t) && t.Preference.MatchFields[0].Values[0] == node {
+			return 1000
+		}
+	}
+	return 0
 }
 
 func runningStatus(pod *corev1.Pod, address string) corev1.PodStatus {

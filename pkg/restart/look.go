@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,7 +33,13 @@ type looker struct {
 	options Options
 	layers  Layers // nil: nothing is known of any layer
 	written map[string]Written
-	begun   bool // the Restart was found taken up
+	until   time.Time // the deadline of the Restart, once it was found taken up
+}
+
+// mayGiveWay tells whether others may go before this Restart: nothing of it was
+// begun, or its time is over.
+func (l *looker) mayGiveWay() bool {
+	return l.until.IsZero() || !l.options.Now().Before(l.until)
 }
 
 func newLooker(c client.Reader, o Options, layers Layers) *looker {
@@ -53,7 +60,9 @@ func (l *looker) look(ctx context.Context, key client.ObjectKey) (*World, error)
 	if !active(&r) {
 		return w, nil
 	}
-	l.begun = !fresh(&r)
+	if !fresh(&r) && r.Status.Started != nil {
+		l.until = r.Status.Started.Add(deadline(&r))
+	}
 	if err := l.around(ctx, w); err != nil {
 		return nil, err
 	}
@@ -136,15 +145,58 @@ func (l *looker) pods(ctx context.Context, w *World) error {
 	if w.Target.DaemonSet != nil && w.Restart.Spec.Scope == v1alpha1.ScopePod {
 		within = append(within, client.MatchingFields{"spec.nodeName": w.Restart.Spec.Node})
 	}
-	var list corev1.PodList
-	if err := l.client.List(ctx, &list, within...); err != nil {
-		return fmt.Errorf("cannot list the pods of %s: %w", describe(w.Restart.Spec.Target), err)
-	}
-	w.Pods = filterPods(list.Items, func(p *corev1.Pod) bool {
+	w.Pods, err = l.listPods(ctx, within, func(p *corev1.Pod) bool {
 		ref := metav1.GetControllerOfNoCopy(p)
 		return ref != nil && owners[ref.UID]
 	})
+	if err != nil {
+		return fmt.Errorf("cannot list the pods of %s: %w", describe(w.Restart.Spec.Target), err)
+	}
 	return nil
+}
+
+// podPage is how many whole pods are held at once: a workload may have
+// thousands, each of some 20 KiB, and the agent has little memory.
+const podPage = 200
+
+func (l *looker) listPods(ctx context.Context, within []client.ListOption, keep func(*corev1.Pod) bool) ([]corev1.Pod, error) {
+	var kept []corev1.Pod
+	for token := ""; ; {
+		var page corev1.PodList
+		options := append(slices.Clone(within), client.Limit(podPage), client.Continue(token))
+		if err := l.client.List(ctx, &page, options...); err != nil {
+			return nil, err
+		}
+		for i := range page.Items {
+			if p := &page.Items[i]; keep(p) {
+				kept = append(kept, essential(p))
+			}
+		}
+		if token = page.Continue; token == "" {
+			return kept, nil
+		}
+	}
+}
+
+// essential is what a step is decided from, without most of a pod.
+func essential(p *corev1.Pod) corev1.Pod {
+	slim := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
+			DeletionTimestamp: p.DeletionTimestamp, Labels: p.Labels, Annotations: map[string]string{},
+		},
+		Spec: corev1.PodSpec{NodeName: p.Spec.NodeName},
+		Status: corev1.PodStatus{
+			Phase: p.Status.Phase, Conditions: p.Status.Conditions,
+			InitContainerStatuses: p.Status.InitContainerStatuses, ContainerStatuses: p.Status.ContainerStatuses,
+		},
+	}
+	for _, key := range []string{restartedAt, v1alpha1.AnnotationLabelsTaken, v1alpha1.AnnotationCopied} {
+		if value, ok := p.Annotations[key]; ok {
+			slim.Annotations[key] = value
+		}
+	}
+	return slim
 }
 
 // owners are the target and what stands between it and its pods.
@@ -184,15 +236,12 @@ func (l *looker) owners(ctx context.Context, w *World, within []client.ListOptio
 // Services, and what those send to that select such a pod.
 func (l *looker) traffic(ctx context.Context, w *World) error {
 	in := client.InNamespace(w.Restart.Namespace)
-	var pods corev1.PodList
-	if err := l.client.List(ctx, &pods, in, client.MatchingLabels{v1alpha1.LabelRestart: string(w.Restart.UID)}); err != nil {
+	inHand := []client.ListOption{in, client.MatchingLabels{v1alpha1.LabelRestart: string(w.Restart.UID)}}
+	pods, err := l.listPods(ctx, inHand, func(p *corev1.Pod) bool { return w.pod(string(p.UID)) == nil })
+	if err != nil {
 		return fmt.Errorf("cannot list the pods of Restart %s: %w", w.Restart.Name, err)
 	}
-	for i := range pods.Items {
-		if p := &pods.Items[i]; w.pod(string(p.UID)) == nil {
-			w.Pods = append(w.Pods, *p)
-		}
-	}
+	w.Pods = append(w.Pods, pods...)
 	var services corev1.ServiceList
 	if err := l.client.List(ctx, &services, in); err != nil {
 		return fmt.Errorf("cannot list Services in %s: %w", w.Restart.Namespace, err)

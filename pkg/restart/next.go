@@ -86,7 +86,13 @@ func mine(r *v1alpha1.Restart, node string) bool {
 	case fresh(r):
 		return r.Spec.Node == node
 	}
-	return active(r) && r.Status.Holder == node
+	return known(r.Status.Phase) && r.Status.Holder == node
+}
+
+// known are the phases that Next goes on from. One that a later version wrote
+// is left to that version.
+func known(p v1alpha1.Phase) bool {
+	return p == v1alpha1.PhasePending || p == v1alpha1.PhaseRunning || p == v1alpha1.PhaseVerifying
 }
 
 func end(phase v1alpha1.Phase, message string) Step {

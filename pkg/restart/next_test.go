@@ -182,3 +182,16 @@ Refused →
 		t.Errorf("transitions:%s", got.String())
 	}
 }
+
+// A phase that a later version wrote is left to that version: to find it due
+// and rest again would ask the API server without a pause.
+func TestUnknownPhaseIsNotDue(t *testing.T) {
+	r := begun(KindDeployment).Restart
+	r.Status.Phase = "Approval"
+	if mine(r, nodeA) {
+		t.Error("it is due")
+	}
+	if o := decide(r, r.Spec, Options{}.withDefaults(), noon()); o.Kind != Joined {
+		t.Errorf("outcome %s, want %s: it is on its way", o.Kind, Joined)
+	}
+}

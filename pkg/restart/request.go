@@ -146,13 +146,18 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 	case Created:
 		err = q.client.Create(ctx, newRestart(pod.Namespace, own, spec))
 	case Renewed:
+		if active(existing) { // nobody took it up: what a person allowed stays allowed
+			spec.AllowDowntime = spec.AllowDowntime || existing.Spec.AllowDowntime
+		}
 		existing.Spec = spec
 		existing.OwnerReferences = []metav1.OwnerReference{own.reference()}
 		err = q.client.Update(ctx, existing) // with the resourceVersion it was read at
 	default:
 		return false, nil
 	}
-	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	// "Not found" means that the Restart went meanwhile where there was one, and
+	// that its namespace or its CRD is not there where there was none.
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || existing != nil && apierrors.IsNotFound(err) {
 		return true, nil
 	}
 	if err != nil {

@@ -12,8 +12,14 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
-// maxHistory is how many ended restarts a Restart remembers.
-const maxHistory = 10
+const (
+	// maxHistory is how many ended restarts a Restart remembers in full.
+	maxHistory = 10
+	// maxNodes is of how many nodes more it remembers the last one, so that each
+	// pod of a DaemonSet has its cooldown. They end one after the other: within
+	// an hour there are fewer.
+	maxNodes = 490
+)
 
 // followers is the transition table: which phases may come after which. The
 // empty phase stands for a restart that is asked for and not taken up, be the
@@ -54,7 +60,7 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 	if fresh(w.Restart) {
 		status = startStatus(w)
 	}
-	status.Phase, status.Message = s.Phase, s.Message
+	status.Phase, status.Message = s.Phase, cut(s.Message, maxMessage) // it may quote others, who have no bound
 	status.Renewed = new(metav1.NewMicroTime(w.Now))
 	count(w, &status)
 	if s.Replaced {
@@ -160,8 +166,18 @@ func remember(history []v1alpha1.RestartRecord, spec v1alpha1.RestartSpec, statu
 		Phase: status.Phase, Started: status.Started, Finished: status.Finished,
 		FreedBytes: status.FreedBytes, Message: status.Message,
 	}
-	all := append([]v1alpha1.RestartRecord{record}, history...)
-	return all[:min(len(all), maxHistory)]
+	kept, nodes := []v1alpha1.RestartRecord{record}, map[string]bool{spec.Node: true}
+	for _, past := range history {
+		switch {
+		case len(kept) < maxHistory:
+			kept = append(kept, past)
+		case past.Scope == v1alpha1.ScopePod && !nodes[past.Node] && len(kept) < maxHistory+maxNodes:
+			past.Message = ""
+			kept = append(kept, past)
+		}
+		nodes[past.Node] = true
+	}
+	return kept
 }
 
 func success(w World) string {

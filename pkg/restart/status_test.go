@@ -1,6 +1,8 @@
 package restart
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,5 +88,61 @@ func TestFormatBytes(t *testing.T) {
 		if got := formatBytes(n); got != want {
 			t.Errorf("%d is %s, want %s", n, got, want)
 		}
+	}
+}
+
+// What others say without end stays bounded in the status and its history.
+func TestStatusMessageIsBounded(t *testing.T) {
+	w := begun(KindDeployment)
+	s := end(v1alpha1.PhaseStalled, "Pod cannot be scheduled: "+strings.Repeat("0/5000 nodes are available. ", 1000))
+	status, err := nextStatus(w, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len([]rune(status.Message)); n > maxMessage || len(status.History[0].Message) != len(status.Message) {
+		t.Errorf("a message of %d characters", n)
+	}
+}
+
+// A DaemonSet's pods end one after the other, on more nodes than a history
+// holds: each still has its cooldown.
+func TestCooldownOfManyNodes(t *testing.T) {
+	var status v1alpha1.RestartStatus
+	spec := testRestart(KindDaemonSet).Spec
+	const nodes = 40
+	for i := range nodes {
+		spec.Node = fmt.Sprintf("node-%d", i)
+		status.Phase, status.Message = v1alpha1.PhaseSucceeded, "1 pod replaced."
+		status.Finished = new(metav1.NewTime(noon().Add(time.Duration(i) * time.Minute)))
+		status.History = remember(status.History, spec, status)
+	}
+	o, now := Options{}.withDefaults(), noon().Add(nodes*time.Minute)
+	for i := range nodes {
+		spec.Node = fmt.Sprintf("node-%d", i)
+		if until := coolUntil(status.History, spec, o); !until.Equal(noon().Add(time.Duration(i)*time.Minute + time.Hour)) {
+			t.Errorf("on %s it is cool at %s, now is %s", spec.Node, until, now)
+		}
+	}
+	spec.Node = "node-0"
+	for range 2 * (maxHistory + maxNodes) {
+		status.History = remember(status.History, spec, status)
+	}
+	if n := len(status.History); n > nodes+maxHistory {
+		t.Errorf("%d records of %d nodes", n, nodes)
+	}
+	for i := range 2 * maxNodes {
+		spec.Node = fmt.Sprintf("other-%d", i)
+		status.History = remember(status.History, spec, status)
+	}
+	if n := len(status.History); n != maxHistory+maxNodes {
+		t.Errorf("%d records, want %d", n, maxHistory+maxNodes)
+	}
+	spec.Scope = v1alpha1.ScopeWorkload
+	var whole []v1alpha1.RestartRecord
+	for range 2 * maxHistory {
+		whole = remember(whole, spec, status)
+	}
+	if len(whole) != maxHistory {
+		t.Errorf("%d records of a whole workload, want %d", len(whole), maxHistory)
 	}
 }

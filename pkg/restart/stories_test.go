@@ -499,6 +499,45 @@ func storyBudget(t *testing.T, s *stage, ns string) {
 	}
 }
 
+// storyAbandoned: what a person asked for and no agent takes up does not keep
+// the offender from being restarted, and what the person allowed stays allowed.
+func storyAbandoned(t *testing.T, s *stage, ns string) {
+	d := s.deployment(t, ns, "web")
+	wish := &v1alpha1.Restart{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"},
+		Spec: v1alpha1.RestartSpec{
+			Target: v1alpha1.TargetReference{APIVersion: "apps/v1", Kind: KindDeployment, Name: "web"}, AllowDowntime: true,
+		},
+	}
+	create(t, s.cluster.admin, wish)
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Renewed {
+		t.Fatalf("outcome %+v, want Renewed", o)
+	}
+	r := s.ended(t, ns, "deployment-web")
+	wantPhase(t, r, v1alpha1.PhaseSucceeded)
+	if !r.Spec.AllowDowntime || len(r.Status.History) != 1 {
+		t.Errorf("spec %+v, history %+v", r.Spec, r.Status.History)
+	}
+	s.wantOneRollout(t, d)
+}
+
+// storyLongNames: the longest name of a pod leaves no room for its kind in the
+// name of its Restart, nor for a hash in that of its Events.
+func storyLongNames(t *testing.T, s *stage, ns string) {
+	a := s.agent(t, Options{Node: s.nodeA})
+	a.run(t)
+	name := strings.Repeat("a", maxName)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: podTemplate().Spec}
+	create(t, s.cluster.admin, pod)
+	o := a.request(t, pod, v1alpha1.ReasonDiskFill)
+	wantPhase(t, s.ended(t, ns, o.Restart), v1alpha1.PhaseRefused, "has no owner")
+	if got := s.events(t, ns, "Pod", name); !slices.Equal(got, []string{"DiskFill", EventRefused}) {
+		t.Errorf("events on the pod: %v", got)
+	}
+}
+
 func storyAPIRestart(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.kubelet.hold(ns, true)

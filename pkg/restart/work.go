@@ -10,7 +10,8 @@ import (
 
 // carryOut looks, decides and applies until there is nothing more for this
 // agent to do about one Restart. What fails is tried again, until the deadline
-// turns it into a stall; only what cannot even be begun gives way to others.
+// turns it into a stall; what cannot even be begun, or not even be ended as
+// stalled, gives way to others.
 func (c *Controller) carryOut(ctx context.Context, key client.ObjectKey) error {
 	c.metrics.active.Inc()
 	defer c.metrics.active.Dec()
@@ -22,7 +23,7 @@ func (c *Controller) carryOut(ctx context.Context, key client.ObjectKey) error {
 		case errors.Is(err, errKilled):
 			return err
 		case err != nil:
-			if tries++; tries >= beginTries && !looker.begun {
+			if tries++; tries >= giveWay && looker.mayGiveWay() {
 				return err
 			}
 			trouble = c.note(step.Action, err)

@@ -17,6 +17,7 @@ type Container struct {
 	Image     string
 	Layer     Layer
 	Mounts    []Mount // what is bound into it from the host
+	Logs      string  // the folder on the host that the kubelet keeps its logs in; empty where there is none
 	Cgroup    string  // as the OCI spec has it: a path, or slice:prefix:name under systemd
 	PID       int     // of its first process; 0 while no task runs, or its shim never answered
 	Created   time.Time
@@ -26,7 +27,7 @@ type Container struct {
 func (c Container) Equal(other Container) bool {
 	return c.ID == other.ID && c.Namespace == other.Namespace &&
 		c.Name == other.Name && c.Pod == other.Pod && c.Sandbox == other.Sandbox &&
-		c.Image == other.Image && c.Layer == other.Layer &&
+		c.Image == other.Image && c.Layer == other.Layer && c.Logs == other.Logs &&
 		c.Cgroup == other.Cgroup && c.PID == other.PID &&
 		c.Created.Equal(other.Created) && slices.Equal(c.Mounts, other.Mounts)
 }

@@ -50,6 +50,7 @@ func TestContract(t *testing.T) {
 				{"keeps the set while containerd hangs", testKeepsTheSetWhileHung},
 				{"waits for a containerd that is not there yet", testWaitsForContainerd},
 				{"ends with the truth after a churn", testChurn},
+				{"tells what else the snapshotter keeps", testStorage},
 				{"checks once", func(t *testing.T, l *lab) { testCheck(t, l, version.prefix) }},
 			} {
 				t.Run(promise.name, func(t *testing.T) {

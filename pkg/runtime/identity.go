@@ -46,6 +46,7 @@ func identify(namespace string, record *containersapi.Container) (Container, err
 			Name:      label(record, labelPodName),
 			UID:       label(record, labelPodUID),
 		}
+		c.Logs = logFolder(c, record)
 	}
 	spec, err := parseSpec(record.GetSpec())
 	if err != nil {

@@ -43,6 +43,7 @@ func TestIdentify(t *testing.T) {
 		Layer:  Layer{Snapshotter: "overlayfs", Key: "k1"},
 		Cgroup: "/kubepods/podu-1/c1",
 		Mounts: []Mount{{"/data", "/var/lib/kubelet/pods/u-1/volumes/x"}, {"/none", "/host"}},
+		Logs:   "/var/log/pods/shop_web-0_u-1/app",
 	}
 	for _, c := range []struct {
 		name      string
@@ -55,14 +56,14 @@ func TestIdentify(t *testing.T) {
 		{"a pod's sandbox", "k8s.io", func(r *containersapi.Container) {
 			r.Labels[labelKind] = kindSandbox
 			delete(r.Labels, labelContainerName)
-		}, func(c *Container) { c.Sandbox, c.Name = true, "" }, false},
+		}, func(c *Container) { c.Sandbox, c.Name, c.Logs = true, "", "" }, false},
 		{"an image that claims to be a pod, outside CRI's namespace", "default", func(*containersapi.Container) {},
-			func(c *Container) { c.Namespace, c.Name, c.Pod = "default", "", Pod{} }, false},
+			func(c *Container) { c.Namespace, c.Name, c.Pod, c.Logs = "default", "", Pod{}, "" }, false},
 		{"an image that claims to be a pod, not made by CRI", "k8s.io", func(r *containersapi.Container) { delete(r.Labels, labelKind) },
-			func(c *Container) { c.Name, c.Pod = "", Pod{} }, false},
+			func(c *Container) { c.Name, c.Pod, c.Logs = "", Pod{}, "" }, false},
 		{"labels longer than any name", "k8s.io", func(r *containersapi.Container) {
 			r.Labels[labelPodName] = strings.Repeat("a", 1<<20)
-		}, func(c *Container) { c.Pod.Name = "" }, false},
+		}, func(c *Container) { c.Pod.Name, c.Logs = "", "" }, false},
 		{"ten thousand labels", "k8s.io", func(r *containersapi.Container) {
 			for i := range 10_000 {
 				r.Labels[fmt.Sprint(i)] = "x"

@@ -14,17 +14,18 @@ type metrics struct {
 
 // The calls that nodeagent_runtime_failures_total tells apart.
 const (
-	callConnect  = "connect"  // containerd does not answer on its socket
-	callEvents   = "events"   // the stream of events broke
-	callList     = "list"     // the containers of a namespace could not be listed
-	callGet      = "get"      // a container could not be looked up
-	callSpec     = "spec"     // a container's OCI spec could not be read
-	callSnapshot = "snapshot" // the snapshotter did not tell a layer's mounts
-	callTask     = "task"     // a container's task (its shim) did not answer
+	callConnect   = "connect"   // containerd does not answer on its socket
+	callEvents    = "events"    // the stream of events broke
+	callList      = "list"      // the containers of a namespace could not be listed
+	callGet       = "get"       // a container could not be looked up
+	callSpec      = "spec"      // a container's OCI spec could not be read
+	callSnapshot  = "snapshot"  // the snapshotter did not tell a layer's mounts
+	callSnapshots = "snapshots" // the snapshotter did not tell what it keeps
+	callTask      = "task"      // a container's task (its shim) did not answer
 )
 
 func calls() []string {
-	return []string{callConnect, callEvents, callList, callGet, callSpec, callSnapshot, callTask}
+	return []string{callConnect, callEvents, callList, callGet, callSpec, callSnapshot, callSnapshots, callTask}
 }
 
 // newMetrics makes the metrics and registers them.
@@ -52,7 +53,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nodeagent_runtime_failures_total",
-			Help: "Questions to containerd that failed, by call: connect, events, list, get, spec, snapshot, task. What was known before is kept.",
+			Help: "Questions to containerd that failed, by call: connect, events, list, get, spec, snapshot, snapshots, task. What was known before is kept.",
 		}, []string{"call"}),
 	}
 	for _, call := range calls() {

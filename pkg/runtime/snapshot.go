@@ -12,6 +12,9 @@ type Snapshot struct {
 	// Containers is sorted by containerd namespace, pod, container name and
 	// id. It is shared: read it, don't write to it.
 	Containers []Container
+	// Storage is what the snapshotters of these containers keep besides, by
+	// the last full list at which they told; nil before. It is shared too.
+	Storage []Storage
 	// Confirmed is when containerd last listed all of them; zero if it never
 	// did, and then an empty Containers means nothing. Between two lists
 	// events keep the set right, as long as Connected is true.
@@ -49,6 +52,7 @@ func (b *board) post(next Snapshot) {
 	defer b.mu.Unlock()
 	same := b.current.Connected == next.Connected &&
 		b.current.Confirmed.IsZero() == next.Confirmed.IsZero() &&
+		slices.EqualFunc(b.current.Storage, next.Storage, Storage.equal) &&
 		slices.EqualFunc(b.current.Containers, next.Containers, Container.Equal)
 	b.current = next
 	if !same {

@@ -21,6 +21,8 @@ type Config struct {
 	Relist time.Duration
 	// Timeout is the deadline of each call to containerd. Default 10 seconds.
 	Timeout time.Duration
+
+	orphanAge time.Duration // default orphanAge
 }
 
 const (
@@ -54,6 +56,8 @@ type Watcher struct {
 	// Of Run's goroutine alone.
 	known     set
 	confirmed time.Time
+	storage   []Storage
+	sizes     map[committed]int64 // of the image layers that are known
 }
 
 // NewWatcher returns a Watcher that knows nothing until Run was called. It
@@ -91,6 +95,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
+	}
+	if c.orphanAge <= 0 {
+		c.orphanAge = orphanAge
 	}
 	return c, nil
 }
@@ -231,8 +238,24 @@ func (w *Watcher) relist(ctx context.Context, d *daemon) (failed []ref, err erro
 	w.known = w.known.relisted(findings)
 	w.confirmed = w.now()
 	w.metrics.relists.Inc()
+	w.post(true) // the containers first: the rest is for orientation
+	w.lookAtStorage(ctx, d)
 	w.post(true)
 	return w.failed(findings), nil
+}
+
+// lookAtStorage asks for what the snapshotters keep besides. With an error the
+// last answer stays.
+func (w *Watcher) lookAtStorage(ctx context.Context, d *daemon) {
+	storage, sizes, err := lookAtStorage(ctx, d, w.known, w.sizes, w.config.orphanAge)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.metrics.failed(callSnapshots)
+			w.log.Debug("cannot tell what the snapshotters keep", "error", err)
+		}
+		return
+	}
+	w.storage, w.sizes = storage, sizes
 }
 
 // reload looks at some containers again. With an error the set stays as it was.
@@ -260,7 +283,7 @@ func (w *Watcher) failed(findings []finding) []ref {
 }
 
 func (w *Watcher) post(connected bool) {
-	s := Snapshot{Containers: w.known.sorted(), Confirmed: w.confirmed, Connected: connected}
+	s := Snapshot{Containers: w.known.sorted(), Storage: w.storage, Confirmed: w.confirmed, Connected: connected}
 	w.board.post(s)
 	w.metrics.posted(s, w.config.Namespaces)
 }

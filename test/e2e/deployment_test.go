@@ -19,10 +19,17 @@ func TestDeployment(t *testing.T) {
 	s.create(cluster.Deployment(s.namespace, "web", 3), service)
 	old := s.untilReady("web", 3)
 	s.create(cluster.Client(s.namespace, "client", service))
-	s.untilAsked("client", 100)
+	before := s.untilAsked("client", 100)
 
 	seen := s.leak(&old[0])
 	r := s.succeeded(seen, old)
+	for kind, tally := range s.untilAsked("client", 0) {
+		during := tally.Requests - before[kind].Requests
+		t.Logf("%d requests over %s connections between the leak and the end of the restart", during, kind)
+		if during < 500 {
+			t.Errorf("only %d requests over %s connections met the restart", during, kind)
+		}
+	}
 
 	after := s.untilReady("web", 3)
 	for _, p := range after {

@@ -102,21 +102,33 @@ type bundle struct {
 	name     string
 	packages []string
 	needs    string // a file in it
+	// meta says that the package is empty and depends on the one that is meant.
+	meta bool
+	// tools are installed, as the bundle is of no use without them.
+	tools []systemTool
 }
 
 func debianBundles() []bundle {
 	return []bundle{
-		{"etcd", []string{"etcd-server"}, "usr/bin/etcd"},
-		{"containerd-1.6", []string{"containerd", "runc"}, "usr/bin/containerd"},
-		{"prometheus", []string{"prometheus"}, "usr/bin/promtool"},
-		{"alertmanager", []string{"prometheus-alertmanager"}, "usr/bin/prometheus-alertmanager"},
-		{"node-exporter", []string{"prometheus-node-exporter"}, "usr/bin/prometheus-node-exporter"},
+		{name: "etcd", packages: []string{"etcd-server"}, needs: "usr/bin/etcd"},
+		{name: "containerd-1.6", packages: []string{"containerd", "runc"}, needs: "usr/bin/containerd"},
+		{name: "prometheus", packages: []string{"prometheus"}, needs: "usr/bin/promtool"},
+		{name: "alertmanager", packages: []string{"prometheus-alertmanager"}, needs: "usr/bin/prometheus-alertmanager"},
+		{name: "node-exporter", packages: []string{"prometheus-node-exporter"}, needs: "usr/bin/prometheus-node-exporter"},
+		// For test/vm: a kernel that is unpacked and never installed.
+		{
+			name: "linux-cloud", packages: []string{"linux-image-cloud-amd64"}, needs: "lib/modules", meta: true,
+			tools: []systemTool{{"qemu-system-x86_64", "qemu-system-x86"}, {"mkfs.xfs", "xfsprogs"}, {"mkfs.ext4", "e2fsprogs"}},
+		},
 	}
 }
 
 // fetch returns the folder with the bundle's files. What the cache has is taken
 // as it is, so that it works without a network; remove it for a newer version.
 func (b bundle) fetch(ctx context.Context, cache string, p *progress) (string, error) {
+	if err := installTools(ctx, b.tools, p); err != nil {
+		return "", err
+	}
 	if dir, ok := newestCached(cache, "debian-"+b.name, b.needs); ok {
 		return dir, nil
 	}
@@ -142,11 +154,19 @@ func (b bundle) fetch(ctx context.Context, cache string, p *progress) (string, e
 }
 
 func (b bundle) unpack(ctx context.Context, dir string) error {
-	if err := run(ctx, dir, nil, "apt-get", append([]string{"download", "-o", "APT::Sandbox::User=root"}, b.packages...)...); err != nil {
+	packages := b.packages
+	if b.meta {
+		meant, err := aptDepends(ctx, b.packages[0])
+		if err != nil {
+			return err
+		}
+		packages = []string{meant}
+	}
+	if err := run(ctx, dir, nil, "apt-get", append([]string{"download", "-o", "APT::Sandbox::User=root"}, packages...)...); err != nil {
 		return fmt.Errorf("cannot download %s: %w", b.name, err)
 	}
 	archives, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(archives) != len(b.packages) {
+	if err != nil || len(archives) != len(packages) {
 		return fmt.Errorf("cannot unpack %s: apt-get download brought %v (%w)", b.name, archives, err)
 	}
 	for _, a := range archives {
@@ -158,6 +178,20 @@ func (b bundle) unpack(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// aptDepends is the first package that pkg depends on.
+func aptDepends(ctx context.Context, pkg string) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-cache", "depends", pkg).Output()
+	if err != nil {
+		return "", fmt.Errorf("cannot ask apt what %s depends on: %w", pkg, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("cannot tell what %s stands for: it depends on nothing", pkg)
 }
 
 // run runs a command to its end; its output is the error's when it fails. env

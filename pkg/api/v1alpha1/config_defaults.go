@@ -22,6 +22,7 @@ func DefaultConfig() *Config {
 	return &Config{
 		HostRoot: "/",
 		Listen:   ":9456",
+		Socket:   "/run/nodeagent/agent.sock",
 		Containerd: ContainerdConfig{
 			Socket:     "/run/containerd/containerd.sock",
 			Namespaces: []string{"k8s.io"},
@@ -60,6 +61,7 @@ func (c *Config) Validate() field.ErrorList {
 	if !address(c.Listen) {
 		errs = append(errs, field.Invalid(field.NewPath("listen"), c.Listen, "want HOST:PORT or :PORT, the port from 0 to 65535"))
 	}
+	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
 	return append(errs, c.Restart.validate(field.NewPath("restart"))...)

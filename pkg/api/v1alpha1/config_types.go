@@ -21,6 +21,10 @@ type Config struct {
 	// listen is the address of /metrics, /healthz and /readyz.
 	Listen string `json:"listen,omitempty"`
 
+	// socket is the agent's local socket, which only root may open: nodeagent
+	// top asks there. Default: /run/nodeagent/agent.sock.
+	Socket string `json:"socket,omitempty"`
+
 	// containerd says where containers are told from.
 	Containerd ContainerdConfig `json:"containerd,omitempty"`
 

@@ -247,8 +247,9 @@ type RestartStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// history holds the last ten ended restarts of this workload, newest
-	// first. A restart enters it in the same write that ends it.
-	// +kubebuilder:validation:MaxItems=10
+	// first, and behind them the last one of each further node where a single
+	// pod was replaced. A restart enters it in the same write that ends it.
+	// +kubebuilder:validation:MaxItems=500
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
 }

@@ -1,0 +1,143 @@
+// Package top shows a person what the containers of a node write, in the
+// terminal: a table that can be sorted and filtered, with the files of one
+// container behind it.
+//
+// It knows a Report and nothing of where that comes from. Everything but
+// Program is a pure function of Reports and keys.
+package top
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is what a node's agent knows of its disks at one moment. It is the
+// JSON that the agent serves on its local socket and `top -o json` prints.
+type Report struct {
+	Node        string       `json:"node"`
+	At          time.Time    `json:"at"`
+	Containers  []Container  `json:"containers"`
+	Filesystems []Filesystem `json:"filesystems"`
+}
+
+// Container is one container's figures.
+type Container struct {
+	Namespace string `json:"namespace"` // of the pod; empty outside Kubernetes
+	Pod       string `json:"pod"`
+	Container string `json:"container"`
+	ID        string `json:"id"` // containerd's
+	// Bytes and Inodes are all parts together; Parts are bytes by part: layer,
+	// logs, emptydir, volume, deleted.
+	Bytes  int64            `json:"bytes"`
+	Inodes int64            `json:"inodes"`
+	Parts  map[string]int64 `json:"parts"`
+	Rate   Rate             `json:"bytesPerSecond"`
+	// FullSeconds is the time until the first bound is reached; null when it
+	// does not grow.
+	FullSeconds *float64  `json:"fullSeconds"`
+	Bound       string    `json:"bound,omitempty"`
+	Offender    bool      `json:"offender"`
+	Since       time.Time `json:"since,omitzero"`
+	Message     string    `json:"message,omitempty"`
+	Method      string    `json:"method"`
+	AgeSeconds  float64   `json:"ageSeconds"`
+	Growing     []File    `json:"growing,omitempty"`
+}
+
+// Rate is growth in bytes a second, with what the samples allow.
+type Rate struct {
+	Low      float64 `json:"low"`
+	Expected float64 `json:"expected"`
+	High     float64 `json:"high"`
+}
+
+// File is a file, or a folder told as a whole, that grows.
+type File struct {
+	Path           string  `json:"path"`
+	Files          int     `json:"files,omitempty"` // of a folder: how many it holds itself
+	Bytes          int64   `json:"bytes"`
+	BytesPerSecond float64 `json:"bytesPerSecond"`
+}
+
+// Filesystem is one file system that holds layers.
+type Filesystem struct {
+	Mount       string   `json:"mount"`
+	Size        int64    `json:"size"`
+	Used        int64    `json:"used"`
+	Reserve     int64    `json:"reserve"`
+	FullSeconds *float64 `json:"fullSeconds"`
+}
+
+// key tells containers apart from one report to the next.
+func (c Container) key() string { return c.ID }
+
+// full is the time until full in seconds, +Inf when it does not grow.
+func (c Container) full() float64 {
+	if c.FullSeconds == nil {
+		return math.Inf(1)
+	}
+	return *c.FullSeconds
+}
+
+// Order says by what the table is sorted.
+type Order string
+
+// The orders. Growth, size and inodes put the most first, full the soonest.
+const (
+	ByFull   Order = "full"
+	ByGrowth Order = "growth"
+	BySize   Order = "size"
+	ByInodes Order = "inodes"
+	ByName   Order = "name"
+)
+
+// Orders lists all orders, as the key s goes through them.
+func Orders() []Order { return []Order{ByFull, ByGrowth, BySize, ByInodes, ByName} }
+
+// Arrange returns the containers whose namespace, pod or name holds filter, in
+// the given order. Equal ones stand by name, so that rows do
+// not jump.
+func Arrange(all []Container, by Order, filter string) []Container {
+	kept := slices.DeleteFunc(slices.Clone(all), func(c Container) bool {
+		return !strings.Contains(strings.ToLower(c.fullName()), strings.ToLower(filter))
+	})
+	slices.SortFunc(kept, func(a, b Container) int {
+		return cmp.Or(compare(a, b, by), cmp.Compare(a.fullName(), b.fullName()), cmp.Compare(a.ID, b.ID))
+	})
+	return kept
+}
+
+func compare(a, b Container, by Order) int {
+	switch by {
+	case ByGrowth:
+		return cmp.Compare(b.Rate.Expected, a.Rate.Expected)
+	case BySize:
+		return cmp.Compare(b.Bytes, a.Bytes)
+	case ByInodes:
+		return cmp.Compare(b.Inodes, a.Inodes)
+	case ByName:
+		return 0
+	case ByFull:
+	}
+	return cmp.Or(first(b.Offender, a.Offender), cmp.Compare(a.full(), b.full()), cmp.Compare(b.Rate.Expected, a.Rate.Expected))
+}
+
+// first compares two flags: false before true.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// fullName is namespace/pod/container, without what is empty.
+func (c Container) fullName() string {
+	parts := slices.DeleteFunc([]string{c.Namespace, c.Pod, c.Container}, func(s string) bool { return s == "" })
+	return strings.Join(parts, "/")
+}

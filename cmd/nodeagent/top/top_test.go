@@ -1,0 +1,228 @@
+package top
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func seconds(s float64) *float64 { return &s }
+
+// sample has an offender, a slow writer, an idle container, one outside
+// Kubernetes, and one with a hostile name.
+func sample() Report {
+	return Report{
+		Node: "node-1", At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Filesystems: []Filesystem{{Mount: "/var/lib/containerd", Size: 100 << 30, Used: 71 << 30, Reserve: 15 << 30, FullSeconds: seconds(720)}},
+		Containers: []Container{
+			{
+				Namespace: "shop", Pod: "checkout-7c9f-abcde", Container: "app", ID: "1", Bytes: 4 << 30, Inodes: 12,
+				Parts: map[string]int64{"layer": 4<<30 - 5<<20, "logs": 5 << 20}, Rate: Rate{Low: 18 << 20, Expected: 20 << 20, High: 22 << 20},
+				FullSeconds: seconds(720), Bound: "filesystem", Offender: true, Method: "events", AgeSeconds: 1,
+				Message: "/app/logs/debug.log grew", Growing: []File{{Path: "/app/logs/debug.log", Bytes: 4 << 30, BytesPerSecond: 20 << 20}, {Path: "/spool", Files: 9000, Bytes: 1 << 20}},
+			},
+			{Namespace: "shop", Pod: "cart-1", Container: "app", ID: "2", Bytes: 5 << 30, Inodes: 100_000, Parts: map[string]int64{"layer": 5 << 30}, Method: "walk", Rate: Rate{Expected: 100}, FullSeconds: seconds(1e6)},
+			{Namespace: "kube-system", Pod: "dns", Container: "dns", ID: "3", Bytes: 4096, Inodes: 3, Method: "walk"},
+			{Container: "moby/4f3c", ID: "4", Bytes: 8192, Inodes: 5, Method: "walk"},
+			{Namespace: "evil", Pod: "p", Container: "a\x1b[2Jb\n", ID: "5", Method: "walk"},
+		},
+	}
+}
+
+func ids(all []Container) string {
+	var s strings.Builder
+	for _, c := range all {
+		s.WriteString(c.ID)
+	}
+	return s.String()
+}
+
+func TestArrange(t *testing.T) {
+	for _, c := range []struct {
+		order  Order
+		filter string
+		want   string
+	}{
+		{ByFull, "", "12534"},
+		{ByGrowth, "", "12534"},
+		{BySize, "", "21435"},
+		{ByInodes, "", "21435"},
+		{ByName, "", "53421"},
+		{ByFull, "shop/", "12"},
+		{ByFull, "APP", "12"},
+		{ByFull, "nobody", ""},
+	} {
+		if got := ids(Arrange(sample().Containers, c.order, c.filter)); got != c.want {
+			t.Errorf("by %s with %q: %s, want %s", c.order, c.filter, got, c.want)
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	for in, want := range map[float64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 3.2 * 1024 * 1024: "3.2 MiB", 5 << 40: "5.0 TiB"} {
+		if got := size(in); got != want {
+			t.Errorf("size %v is %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[float64]string{math.Inf(1): "-", 0: "now", -3: "now", 59: "59s", 61: "1m01s", 7265: "2h01m", 300000: "3d", 1e12: "-"} {
+		if got := span(in); got != want {
+			t.Errorf("span %v is %q, want %q", in, got, want)
+		}
+	}
+	for _, c := range []struct {
+		in    string
+		width int
+		right bool
+		want  string
+	}{
+		{"abc", 5, false, "abc  "}, {"abc", 5, true, "  abc"}, {"abcdefgh", 5, false, "ab…gh"}, {"abcdef", 3, false, "abc"}, {"x", 0, false, ""},
+	} {
+		if got := fit(c.in, c.width, c.right); got != c.want {
+			t.Errorf("fit %q into %d is %q, want %q", c.in, c.width, got, c.want)
+		}
+	}
+	if got := curve([]float64{0, 1, 2, 4}, 6); got != "  ▁▃▅█" {
+		t.Errorf("curve is %q", got)
+	}
+	if got := curve([]float64{0, 0}, 2); got != "▁▁" {
+		t.Errorf("flat curve is %q", got)
+	}
+}
+
+func TestHostileNamesStayPlain(t *testing.T) {
+	var out bytes.Buffer
+	if err := WriteTable(&out, sample(), ByName, "", 200); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\r") || strings.Count(out.String(), "\n") != 7 {
+		t.Errorf("a container's name reaches the terminal as it is: %q", out.String())
+	}
+}
+
+func TestTableGolden(t *testing.T) {
+	var out bytes.Buffer
+	for _, width := range []int{80, 120, 200} {
+		if err := WriteTable(&out, sample(), ByFull, "", width); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 200 {
+				t.Errorf("a line of %d in a terminal of %d", n, width)
+			}
+		}
+	}
+	const golden = "testdata/table.txt"
+	if *update {
+		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("the table differs from %s; -update writes it:\n%s", golden, out.String())
+	}
+}
+
+// play presses keys one after the other.
+func play(t *testing.T, m model, keys ...string) model {
+	t.Helper()
+	for _, k := range keys {
+		next, _ := m.Update(press(k))
+		m = next.(model)
+	}
+	return m
+}
+
+func press(k string) tea.KeyPressMsg {
+	switch k {
+	case "enter":
+		return tea.KeyPressMsg{Code: tea.KeyEnter}
+	case "esc":
+		return tea.KeyPressMsg{Code: tea.KeyEscape}
+	case "down":
+		return tea.KeyPressMsg{Code: tea.KeyDown}
+	case "backspace":
+		return tea.KeyPressMsg{Code: tea.KeyBackspace}
+	}
+	return tea.KeyPressMsg{Code: []rune(k)[0], Text: k}
+}
+
+func shown(t *testing.T) model {
+	t.Helper()
+	m := newModel(func() (Report, error) { return sample(), nil }, ByFull, "")
+	next, again := m.Update(reported{report: sample()})
+	if again == nil {
+		t.Fatal("after a report no further one is asked for")
+	}
+	return next.(model)
+}
+
+func TestKeys(t *testing.T) {
+	m := shown(t)
+	if got := play(t, m, "s").order; got != ByGrowth {
+		t.Errorf("s sorts by %s", got)
+	}
+	if got := play(t, m, "s", "s", "s", "s", "s").order; got != ByFull {
+		t.Errorf("five times s does not come round: %s", got)
+	}
+	d := play(t, m, "down", "enter")
+	if d.at != detail || d.chosen != "2" {
+		t.Errorf("down, enter shows %v of %q", d.at, d.chosen)
+	}
+	if got := play(t, d, "esc"); got.at != table || got.chosen != "2" {
+		t.Errorf("esc leads to %v of %q", got.at, got.chosen)
+	}
+	f := play(t, m, "/", "d", "n", "x", "backspace", "s", "enter")
+	if f.filter != "dns" || ids(f.rows()) != "3" || f.at != table {
+		t.Errorf("filter %q shows %s", f.filter, ids(f.rows()))
+	}
+	if got := play(t, f, "/", "esc"); got.filter != "" {
+		t.Errorf("esc keeps the filter %q", got.filter)
+	}
+	if _, quit := m.Update(press("q")); quit == nil {
+		t.Error("q does not quit")
+	}
+}
+
+func TestViewKeepsLastFiguresOnError(t *testing.T) {
+	m := shown(t)
+	next, _ := m.Update(reported{err: errors.New("cannot ask the agent")})
+	text := next.(model).View().Content
+	if !strings.Contains(text, "cannot ask the agent") || !strings.Contains(text, "9f-abcde") {
+		t.Errorf("the screen lacks the error or the last figures:\n%s", text)
+	}
+}
+
+func TestDetailNamesFiles(t *testing.T) {
+	text := play(t, shown(t), "enter").View().Content
+	for _, want := range []string{"shop/checkout-7c9f-abcde/app", "/app/logs/debug.log", "/spool (9000 files)", "20.0 MiB/s", "filesystem in 12m00s", "logs"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the detail lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestHistoryForgetsTheGone(t *testing.T) {
+	h := history{}
+	for range 2 * kept {
+		h = h.add(sample())
+	}
+	if len(h["1"]) != kept {
+		t.Errorf("%d rates are kept, want %d", len(h["1"]), kept)
+	}
+	if h = h.add(Report{}); len(h) != 0 {
+		t.Errorf("gone containers are remembered: %v", h)
+	}
+}

@@ -1,0 +1,269 @@
+package disk
+
+import (
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// orphanInterval is the least time between two looks at an orphaned snapshot:
+// nobody writes to it.
+const orphanInterval = time.Minute
+
+// list brings tracks and places in line with the containers that are there.
+func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []runtime.Storage) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.listed = now
+	clear(w.unsupported)
+	there := make(map[key]bool, len(containers))
+	changed := false
+	for _, c := range containers {
+		if c.Layer.Upper == "" {
+			w.unsupported[c.Layer.Snapshotter]++
+		}
+		k := keyOf(c)
+		there[k] = true
+		t := w.tracks[k]
+		if t != nil && t.container.Equal(c) {
+			continue
+		}
+		if t == nil {
+			t = &track{}
+			w.tracks[k] = t
+		}
+		if !changed {
+			w.readMounts()
+			changed = true
+		}
+		t.container = c
+		w.hold(t, now)
+	}
+	for k := range w.tracks {
+		if !there[k] {
+			delete(w.tracks, k)
+			changed = true
+		}
+	}
+	if w.orphans(now, storage) || changed {
+		w.bind()
+	}
+	w.pace()
+}
+
+// hold gives a track its places, those that are there and new ones.
+func (w *Watcher) hold(t *track, now time.Time) {
+	var holds []hold
+	for _, s := range spots(t.container) {
+		id := placeID{part: s.part, folder: s.layer.Upper}
+		p := w.places[id]
+		if p == nil {
+			p = &place{id: id, group: w.groupOf(s.layer.Upper), due: now, interval: w.opts.Interval}
+			w.places[id] = p
+		}
+		p.layer = s.layer
+		holds = append(holds, hold{place: p, shown: s.shown})
+	}
+	for _, h := range t.holds {
+		if h.place.id.part == PartDeleted {
+			holds = append(holds, h)
+		}
+	}
+	t.holds = holds
+}
+
+// orphans makes a place of each orphaned snapshot. It tells whether there are
+// others than before.
+func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed bool) {
+	there := make(map[placeID]bool)
+	for _, s := range storage {
+		for _, layer := range s.Orphans {
+			id := placeID{part: partOrphan, folder: layer.Upper}
+			there[id] = true
+			if w.places[id] == nil {
+				w.places[id] = &place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval}
+				changed = true
+			}
+		}
+	}
+	for id := range w.places {
+		if id.part == partOrphan && !there[id] {
+			delete(w.places, id)
+			changed = true
+		}
+	}
+	w.storage = storage
+	return changed
+}
+
+// bind tells the places who holds them, and lets go of those that nobody does.
+func (w *Watcher) bind() {
+	for _, p := range w.places {
+		p.tracks = p.tracks[:0]
+	}
+	for _, t := range w.tracks {
+		for _, h := range t.holds {
+			h.place.tracks = append(h.place.tracks, t)
+		}
+	}
+	used := make(map[*filesystem]bool)
+	for id, p := range w.places {
+		if len(p.tracks) == 0 && id.part != partOrphan {
+			delete(w.places, id)
+			continue
+		}
+		used[p.fs] = true
+	}
+	for device, fs := range w.filesystems {
+		if !used[fs] {
+			delete(w.filesystems, device)
+		}
+	}
+}
+
+func (w *Watcher) readMounts() {
+	m, err := readMounts(w.opts.Proc)
+	if err != nil {
+		w.opts.Logger.Warn("the mount table before is used", "err", err)
+		return
+	}
+	w.mounts = m
+}
+
+// path is where this process sees a folder of the host.
+func (w *Watcher) path(folder string) string {
+	return filepath.Join(w.opts.HostRoot, folder)
+}
+
+func (w *Watcher) groupOf(folder string) *group {
+	device := w.mounts.of(w.path(folder)).device
+	if w.groups[device] == nil {
+		w.groups[device] = &group{}
+	}
+	return w.groups[device]
+}
+
+// pace sets the interval of every place by what they cost. Containers share
+// the budget; the places of one share its part of it, so that a giant emptyDir
+// is looked at seldom and the layer beside it is not. A cheap place that grows
+// is looked at twice as often, so that a leak is sure a few seconds sooner.
+func (w *Watcher) pace() {
+	purses := make(map[*track][]*place, len(w.tracks))
+	for _, p := range w.places {
+		if !p.measured() {
+			continue
+		}
+		var owner *track // orphans have none, and one purse
+		if len(p.tracks) > 0 {
+			owner = p.tracks[0] // a shared place is paid for once
+		}
+		purses[owner] = append(purses[owner], p)
+	}
+	all := make([][]*place, 0, len(purses))
+	costs := make([]time.Duration, 0, len(purses))
+	for _, places := range purses {
+		all, costs = append(all, places), append(costs, costOf(places))
+	}
+	for i, interval := range pace(costs, w.opts.Interval, w.opts.Share) {
+		if interval <= w.opts.Interval {
+			for _, p := range all[i] {
+				p.pace(interval, w.opts.Interval)
+			}
+			continue
+		}
+		var each []time.Duration
+		for _, p := range all[i] {
+			each = append(each, p.cost)
+		}
+		share := costs[i].Seconds() / interval.Seconds()
+		for j, interval := range pace(each, w.opts.Interval, share) {
+			all[i][j].pace(interval, w.opts.Interval)
+		}
+	}
+}
+
+func costOf(places []*place) time.Duration {
+	var sum time.Duration
+	for _, p := range places {
+		sum += p.cost
+	}
+	return sum
+}
+
+func (p *place) pace(interval, least time.Duration) {
+	if interval == least && p.growing() {
+		interval /= 2
+	}
+	if p.id.part == partOrphan {
+		interval = max(interval, orphanInterval)
+	}
+	p.interval = interval
+}
+
+// siblings is what the other containers of a pod hold that counts against its
+// limit. What t shares with them is its own.
+func (w *Watcher) siblings(t *track) Siblings {
+	var s Siblings
+	seen := make(map[*place]bool)
+	for _, h := range t.holds {
+		seen[h.place] = true
+	}
+	for _, o := range w.tracks {
+		if o == t || o.container.Pod.UID != t.container.Pod.UID {
+			continue
+		}
+		for _, h := range o.holds {
+			p := h.place
+			if seen[p] || !p.known() || !countsForPod(Holding{Part: p.id.part}) {
+				continue
+			}
+			seen[p] = true
+			s.Usage = s.Usage.plus(p.usage)
+			s.Rate = sum(s.Rate, p.trends.Bytes.Rate)
+		}
+	}
+	return s
+}
+
+// holdings are the places of a container that are known.
+func (t *track) holdings() []Holding {
+	var out []Holding
+	for _, h := range t.holds {
+		p := h.place
+		if !p.known() {
+			continue
+		}
+		out = append(out, Holding{
+			Part: p.id.part, Usage: p.usage, Trends: p.trends,
+			Mount: p.fs.mount, Filesystem: p.fs.usage, Evidence: p.growths(h.shown),
+		})
+	}
+	return out
+}
+
+// Used is what the containers of a pod hold, all that their end frees, by the
+// last looks; what they share is counted once. containers is how many there
+// are, looked at or not, without those whose layer cannot be measured. The
+// sandbox is left out: it holds nothing of its own.
+func (w *Watcher) Used(podUID string) (bytes int64, containers int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var seen []*place
+	for _, t := range w.tracks {
+		if t.container.Pod.UID != podUID || t.container.Sandbox {
+			continue
+		}
+		if t.container.Layer.Upper != "" {
+			containers++
+		}
+		for _, h := range t.holds {
+			if !slices.Contains(seen, h.place) {
+				seen = append(seen, h.place)
+				bytes += h.place.usage.Bytes
+			}
+		}
+	}
+	return bytes, containers
+}

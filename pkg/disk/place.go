@@ -1,0 +1,176 @@
+package disk
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// Part is what a container's bytes on disk are counted as.
+type Part string
+
+// The parts. Each is counted by itself, and no byte in two of them.
+const (
+	PartLayer    Part = "layer"    // its writable layer
+	PartLogs     Part = "logs"     // what it wrote to stdout and stderr, rotated and compressed files included
+	PartEmptyDir Part = "emptydir" // the pod's emptyDirs that it mounts, those on disk
+	PartVolume   Part = "volume"   // the VOLUMEs of its image
+	PartDeleted  Part = "deleted"  // files that are deleted and still open
+)
+
+// partOrphan is no container's part: a snapshot that nobody uses.
+const partOrphan Part = "orphan"
+
+// Parts are all of them, in the order in which people are told.
+func Parts() []Part {
+	return []Part{PartLayer, PartLogs, PartEmptyDir, PartVolume, PartDeleted}
+}
+
+// spot is a folder that a container writes into.
+type spot struct {
+	part  Part
+	layer runtime.Layer // of a part that is no layer the folder alone, as Upper
+	shown string        // where the container sees the folder; the host's own path for logs
+}
+
+// spots tells where a container writes. A layer whose snapshotter keeps no
+// plain folder is not among them. A volume that is mounted twice is told once.
+func spots(c runtime.Container) []spot {
+	var out []spot
+	if c.Layer.Upper != "" {
+		out = append(out, spot{part: PartLayer, layer: c.Layer})
+	}
+	if c.Sandbox {
+		return out
+	}
+	if c.Logs != "" {
+		out = append(out, spot{part: PartLogs, layer: runtime.Layer{Upper: c.Logs}, shown: c.Logs})
+	}
+	for _, m := range c.Mounts {
+		s, ok := volume(c, m)
+		if ok && !slices.ContainsFunc(out, func(o spot) bool { return o.layer.Upper == s.layer.Upper }) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// volume recognises by its source what is mounted: an emptyDir of the
+// container's own pod (k8s.io/kubernetes, pkg/volume/emptydir), or a VOLUME of
+// its image, which the CRI plugin keeps below containerd's root
+// (internal/cri/server/container_create.go, volumeMounts). Everything else
+// outlives the container.
+func volume(c runtime.Container, m runtime.Mount) (spot, bool) {
+	dir, name := filepath.Split(m.Source)
+	folder := func(part Part, path, shown string) (spot, bool) {
+		return spot{part: part, layer: runtime.Layer{Upper: path}, shown: shown}, true
+	}
+	pod := "/pods/" + c.Pod.UID + "/"
+	if c.Pod.UID != "" && strings.HasSuffix(dir, pod+"volumes/kubernetes.io~empty-dir/") {
+		return folder(PartEmptyDir, m.Source, m.Destination)
+	}
+	if c.Pod.UID != "" && strings.Contains(m.Source, pod+"volume-subpaths/") {
+		// One folder of a volume (subPath): pods/UID/volume-subpaths/VOLUME/CONTAINER/INDEX
+		// (pkg/volume/util/subpath). The kubelet counts the whole volume. Is it
+		// no emptyDir, then that folder is not there.
+		kubelet, rest, _ := strings.Cut(m.Source, pod+"volume-subpaths/")
+		name, _, _ = strings.Cut(rest, "/")
+		if path := kubelet + pod + "volumes/kubernetes.io~empty-dir/" + name; name != ".." {
+			return folder(PartEmptyDir, path, path)
+		}
+		return spot{}, false
+	}
+	if name != "" && strings.HasSuffix(dir, "/io.containerd.grpc.v1.cri/containers/"+c.ID+"/volumes/") {
+		return folder(PartVolume, m.Source, m.Destination)
+	}
+	return spot{}, false
+}
+
+// placeID names a place: a folder, or what a container holds of deleted files
+// on one file system.
+type placeID struct {
+	part   Part
+	folder string
+	owner  key    // of deleted files
+	mount  string // likewise
+}
+
+// place is what the watcher knows of one place that is measured. An emptyDir
+// that several containers mount is one place, and so is the log folder of
+// several attempts of one container.
+type place struct {
+	id     placeID
+	layer  runtime.Layer
+	group  *group   // whose slots its measures take
+	tracks []*track // of the containers that hold it
+
+	// Of the measuring.
+	since    time.Time     // start of the last good look
+	cost     time.Duration // of a look, the last weighing half
+	interval time.Duration // between the starts of two looks
+	due      time.Time
+	started  time.Time // of the measure that runs; zero: none does
+	failures int       // in a row
+	memory   bool      // it is in memory and no disk's matter
+
+	// Of the last good look.
+	at     time.Time // zero: there was none
+	device uint64
+	usage  Usage
+	fs     *filesystem
+	series Series
+	trends Trends
+	marks  marks
+}
+
+// measured tells whether it is looked at by a Meter; the others are told of.
+func (p *place) measured() bool { return p.id.part != PartDeleted && !p.memory }
+
+// known tells whether there is a figure.
+func (p *place) known() bool { return !p.at.IsZero() }
+
+// look takes in a good look, and tells when the figure was true.
+func (p *place) look(l Look) {
+	p.since = l.Started
+	p.device = l.Device
+	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
+	p.marks.look(p.at, l)
+}
+
+func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
+	p.at, p.usage, p.failures = at, u, 0
+	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
+	p.trends = p.series.Trends()
+}
+
+// took adds what a measure cost, good or not, to what it is expected to cost.
+func (p *place) took(d time.Duration) {
+	if p.cost == 0 {
+		p.cost = d
+		return
+	}
+	p.cost = (p.cost + d) / 2
+}
+
+// growing tells whether the last looks saw it grow.
+func (p *place) growing() bool {
+	return p.trends.Bytes.Rate.High > 0 || p.trends.Inodes.Rate.High > 0
+}
+
+// growths are its evidence, with paths as the container sees them that has
+// the place at shown.
+func (p *place) growths(shown string) []Growth {
+	if !p.growing() {
+		return nil
+	}
+	out := p.marks.growths()
+	for i := range out {
+		if shown != "" {
+			out[i].Path = strings.TrimSuffix(strings.TrimSuffix(shown, "/")+out[i].Path, "/")
+		}
+	}
+	return out
+}
