@@ -532,8 +532,8 @@ func storyLongNames(t *testing.T, s *stage, ns string) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: podTemplate().Spec}
 	create(t, s.cluster.admin, pod)
 	o := a.request(t, pod, v1alpha1.ReasonDiskFill)
-	wantPhase(t, s.ended(t, ns, o.Restart), v1alpha1.PhaseRefused, "has no owner")
-	if got := s.events(t, ns, "Pod", name); !slices.Equal(got, []string{"DiskFill", EventRefused}) {
+	wantPhase(t, s.ended(t, ns, o.Restart), v1alpha1.PhaseSucceeded, "1 pod replaced")
+	if got := s.events(t, ns, "Pod", name); !slices.Equal(got, []string{"DiskFill", EventStarted, EventSucceeded}) {
 		t.Errorf("events on the pod: %v", got)
 	}
 }
