@@ -19,8 +19,9 @@ import (
 const (
 	// drainEvery is how old what is known of the queue may be.
 	drainEvery = 200 * time.Millisecond
-	// queueLong, in bytes, is when the queue is read before its second is over.
-	queueLong = 128 << 10
+	// queueLong is how many events let the queue be read before its second is
+	// over. It takes 16,384 by default.
+	queueLong = 4000
 	// forgetAfter: a layer nobody asks for any more is forgotten.
 	forgetAfter = 15 * time.Minute
 )

@@ -63,13 +63,14 @@ func (g *fanGroup) heed(folder int, name string) {
 // heedAll undoes all ignores.
 func (g *fanGroup) heedAll() { _ = unix.FanotifyMark(g.fd, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, "/") }
 
-// waiting is how many bytes of events are in the queue.
+// waiting is how many events are in the queue. (The kernel tells their bytes,
+// without names and handles.)
 func (g *fanGroup) waiting() int {
 	n, err := unix.IoctlGetInt(g.fd, unix.TIOCINQ) // FIONREAD
 	if err != nil {
 		return 0
 	}
-	return n
+	return n / eventMetadata
 }
 
 // read hands on all events that are in the queue.
@@ -134,12 +135,13 @@ func (h *fileHandle) key(fsid [8]byte) string {
 func openKey(mount int, key string, h *fileHandle) (int, error) {
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Sizeof(*h))
 	copy(raw, key[len(fsid{}):])
-	for {
+	for try := 0; ; try++ {
 		fd, _, errno := unix.Syscall(unix.SYS_OPEN_BY_HANDLE_AT, uintptr(mount), uintptr(unsafe.Pointer(h)),
 			unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOATIME)
 		switch {
 		case errno == 0:
 			return int(fd), nil
+		case errno == unix.ENOMEM && try < 10: // a folder on its way was just moved or removed
 		case errno != unix.EINTR:
 			return -1, os.NewSyscallError("open_by_handle_at", errno)
 		}

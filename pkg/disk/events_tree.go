@@ -19,7 +19,7 @@ const (
 	// folderNames bounds those of one folder.
 	folderNames = 8192
 	// hotKept bounds the files of one layer that are looked at each time.
-	hotKept = 1024
+	hotKept = 128
 	// linksKept bounds the inodes with several links of one layer.
 	linksKept = 20_000
 	// quietAfter is how long a file without a change stays hot: longer than
@@ -28,6 +28,8 @@ const (
 	quietAfter = 40 * time.Second
 	// asleepAfter is how long a folder without an event keeps its names.
 	asleepAfter = 3 * time.Minute
+	// largeFolder is how many files make a folder worth sparing.
+	largeFolder = 2000
 	// cheapList is what reading a folder again may cost each time; above it
 	// waits listShare times its cost before it is read again.
 	cheapList = 20 * time.Millisecond
@@ -200,7 +202,7 @@ func (t *tree) list(f *folder, woken map[string]bool, names bool) error {
 	f.complete = names && f.names != nil && len(f.names) == f.count+len(f.links)
 	t.changed = true
 	f.changed = t.now
-	if cost := time.Since(begun); cost > cheapList {
+	if cost := time.Since(begun); cost > cheapList && f.count > largeFolder {
 		f.next = time.Now().Add(listShare * cost)
 	}
 	return t.statFolder(f, fd)
