@@ -70,13 +70,14 @@ type Events struct {
 
 // eventLayer is a layer that is followed.
 type eventLayer struct {
-	mu    sync.Mutex // of one Measure at a time
-	tree  *tree
-	cost  time.Duration // of reading it in full
-	next  time.Time     // not read in full before
-	check time.Time     // when it is to be checked
-	files []Item
-	dirs  []Item
+	mu     sync.Mutex // of one Measure at a time
+	tree   *tree
+	cost   time.Duration // of reading it in full
+	next   time.Time     // not read in full before
+	check  time.Time     // when it is to be checked
+	walked time.Time     // until then, as it is too large to be followed
+	files  []Item
+	dirs   []Item
 
 	// Guarded by Events.mu.
 	dirty map[*folder]*woken
@@ -318,7 +319,7 @@ func (e *Events) measure(ctx context.Context, l *eventLayer, target Target) (Loo
 	if errors.Is(err, errUnfollowed) || errors.Is(err, errTooMany) {
 		if errors.Is(err, errTooMany) {
 			e.discard(l)
-			l.next = time.Now().Add(e.opts.CheckEvery) // until then it is walked
+			l.walked = time.Now().Add(e.opts.CheckEvery)
 		}
 		look, err = e.walker.Measure(ctx, target)
 		look.Method = e.walker.Method()
@@ -342,6 +343,9 @@ var errUnfollowed = errors.New("file system cannot be followed")
 
 // followed measures a layer by what events told.
 func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd int) (Look, error) {
+	if time.Now().Before(l.walked) {
+		return Look{}, errUnfollowed
+	}
 	id, err := fsidOf(fd)
 	if err != nil {
 		return Look{}, err
@@ -433,10 +437,7 @@ func (e *Events) putBack(l *eventLayer, late map[*folder]*woken) {
 // read reads a layer in full.
 func (e *Events) read(ctx context.Context, l *eventLayer, id fsid, fd int) error {
 	begun := time.Now()
-	if begun.Before(l.next) {
-		if l.tree == nil {
-			return errTooMany // tried not long ago: it is walked
-		}
+	if l.tree != nil && begun.Before(l.next) {
 		e.mu.Lock()
 		l.stale = true
 		e.mu.Unlock()
