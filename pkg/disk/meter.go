@@ -12,6 +12,10 @@ import (
 // between two looks. It is the normal end of a layer, not a failure.
 var ErrGone = errors.New("layer is gone")
 
+// ErrLater tells that looking now would cost more than its share. The last
+// figure stays, with its age. It is no failure.
+var ErrLater = errors.New("too early to look again")
+
 // Meter measures layers and other folders. Every way of measuring (walk, events, snapshotter)
 // is one, and passes the contract suite in meter_test.go.
 //
@@ -44,6 +48,12 @@ type Look struct {
 	Filesystem FilesystemUsage // at the end of the look
 	Files      []Item          // the largest, and the largest of those that changed since
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
+	Method     string          // the way it was taken, where that is not the Meter's own
+
+	// Checked: this look made a full check of a figure that is followed, and
+	// found that it was wrong by Error: what there is, less what was told.
+	Checked bool
+	Error   Usage
 }
 
 // Item is a file or a folder as one look saw it.

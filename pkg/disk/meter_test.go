@@ -110,13 +110,13 @@ func contractTrees() []contractTree {
 			must(t, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 			must(t, unix.Mknod(filepath.Join(dir, "whiteout"), unix.S_IFCHR, 0))
 			must(t, unix.Mknod(filepath.Join(dir, "block"), unix.S_IFBLK|0o600, int(unix.Mkdev(7, 200))))
-			short, err := os.MkdirTemp("/tmp", "s") // a socket's path has 108 bytes
+			d, err := os.Open(dir)
 			must(t, err)
-			t.Cleanup(func() { _ = os.RemoveAll(short) })
-			l, err := net.Listen("unix", filepath.Join(short, "sock"))
+			t.Cleanup(func() { _ = d.Close() })
+			// A socket's path has 108 bytes, which dir may fill.
+			l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/sock", d.Fd()))
 			must(t, err)
 			t.Cleanup(func() { _ = l.Close() })
-			must(t, os.Rename(filepath.Join(short, "sock"), filepath.Join(dir, "sock")))
 		}},
 		{name: "names", make: func(t *testing.T, dir string) {
 			for _, name := range []string{
