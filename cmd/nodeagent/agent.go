@@ -25,6 +25,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	if err := checkSocket(cfg.Containerd.Socket); err != nil {
 		return err
 	}
+	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
+		return err
+	}
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
@@ -49,7 +52,10 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		limits = api.pods
 	}
 
-	meter := disk.NewWalker(cfg.HostRoot)
+	meter, events, err := chooseMeter(cfg, log)
+	if err != nil {
+		return err
+	}
 	disks, err := disk.NewWatcher(diskOptions(cfg, containers, meter, limits, reg, log))
 	if err != nil {
 		return err
@@ -65,6 +71,10 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
+	if events != nil {
+		defer events.Close()
+		g.Go(func() error { events.Run(ctx); return nil })
+	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
 	} else {

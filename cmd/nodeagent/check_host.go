@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/disk"
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
@@ -28,7 +29,7 @@ func checkContainerd(ctx context.Context, cfg *v1alpha1.Config, _ runOptions) []
 	found := []finding{{levelOK, subject, text}}
 	for _, s := range d.Snapshotters {
 		if s == "overlayfs" || s == "fuse-overlayfs" {
-			found = append(found, finding{levelOK, "snapshotter", s + ": layers are plain folders, measured by walk"})
+			found = append(found, finding{levelOK, "snapshotter", s + ": layers are plain folders"})
 			continue
 		}
 		found = append(found, finding{levelLacking, "snapshotter", s + ": layers are no plain folders and are not measured"})
@@ -40,7 +41,10 @@ func checkContainerd(ctx context.Context, cfg *v1alpha1.Config, _ runOptions) []
 // folders belong to any user.
 func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
 	const subject = "layers"
-	root := filepath.Join(cfg.HostRoot, "/var/lib/containerd")
+	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
+		return []finding{{levelFailed, subject, err.Error()}}
+	}
+	root := filepath.Join(cfg.HostRoot, containerdRoot)
 	if _, err := os.ReadDir(root); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return []finding{{levelLacking, subject, root + " is not there: containerd keeps its layers elsewhere, or hostRoot is wrong"}}
@@ -104,23 +108,12 @@ func isCgroup2(path string) bool {
 }
 
 // checkKernel tells what of the kernel could be used.
-func checkKernel(context.Context, *v1alpha1.Config, runOptions) []finding {
+func checkKernel(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return []finding{{levelLacking, "kernel", err.Error()}}
 	}
-	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkFanotify(), checkLandlock()}
-}
-
-// checkFanotify tries what the kernel and this process's rights allow; no
-// version number can tell that.
-func checkFanotify() finding {
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_DFID_NAME|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY)
-	if err != nil {
-		return finding{levelInfo, "fanotify", fmt.Sprintf("file system events cannot be used (%v): layers are walked", err)}
-	}
-	_ = unix.Close(fd)
-	return finding{levelInfo, "fanotify", "file system events could be used; this version walks"}
+	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkMeter(cfg), checkLandlock()}
 }
 
 func checkLandlock() finding {

@@ -111,21 +111,23 @@ func (e *Events) Close() error { return e.group.close() }
 func (*Events) Method() string { return "events" }
 
 // Run reads the queue of events once a second, sooner when it is long, so that
-// it never overflows because nobody measures. It ends with ctx.
-func (e *Events) Run(ctx context.Context) error {
+// it never overflows because nobody measures. It ends with ctx, or when the
+// queue cannot be read any more: then everything is walked.
+func (e *Events) Run(ctx context.Context) {
 	ticker := time.NewTicker(drainEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case now := <-ticker.C:
 			age := time.Second
 			if e.group.waiting() > queueLong {
 				age = 0
 			}
 			if _, err := e.drain(now, age); err != nil {
-				return err
+				e.opts.Logger.Error("layers are walked from now on", "err", err)
+				return
 			}
 			e.forgetOld(now)
 		}

@@ -3,7 +3,6 @@
 package disk
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -171,17 +170,4 @@ func fsidOf(folder int) (fsid, error) {
 		return fsid{}, fmt.Errorf("cannot ask file system: %w", err)
 	}
 	return *(*fsid)(unsafe.Pointer(&st.Fsid)), nil
-}
-
-// release is the kernel's version, such as 6.18.44.
-func release() (major, minor int, text string, err error) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return 0, 0, "", fmt.Errorf("cannot ask the kernel's version: %w", err)
-	}
-	text = string(u.Release[:max(0, bytes.IndexByte(u.Release[:], 0))])
-	if _, err := fmt.Sscanf(text, "%d.%d", &major, &minor); err != nil {
-		return 0, 0, text, fmt.Errorf("cannot read the kernel's version %q", text)
-	}
-	return major, minor, text, nil
 }

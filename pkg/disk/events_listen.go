@@ -40,9 +40,6 @@ func (t *tree) listen(f *folder, fd int) error {
 
 // spare makes a folder spared whose names are all known.
 func (t *tree) spare(f *folder, fd int) {
-	if !f.heard {
-		return
-	}
 	t.ev.group.deafen(fd)
 	t.unpin(f)
 	f.heard, f.spared = false, true
@@ -55,8 +52,24 @@ func (t *tree) listenAgain(f *folder, fd int) error {
 	return t.listen(f, fd)
 }
 
+// settle chooses the state of a folder whose files were just looked at.
+func (t *tree) settle(f *folder, fd int, w *woken, busy bool) error {
+	switch {
+	case f.spared && !f.few(): // first listen, then look
+		if err := t.listenAgain(f, fd); err != nil {
+			return err
+		}
+		return t.relist(f, w)
+	case f.heard && busy && f.few() && !f.complete:
+		return t.relist(f, w) // the next time its names are known
+	case f.heard && busy && f.few():
+		t.spare(f, fd)
+	}
+	return nil
+}
+
 // few tells whether a folder has few enough files to be spared.
-func (f *folder) few() bool { return f.heard && f.count+len(f.links) <= sparedNames }
+func (f *folder) few() bool { return f.count+len(f.links) <= sparedNames }
 
 // pin tells whether one more folder may be kept in the kernel's memory.
 func (e *Events) pin() bool {

@@ -105,11 +105,8 @@ func (t *tree) wake(f *folder, w *woken) error {
 		x := f.names[name]
 		busy = busy || (x != nil && x.hot && mask&unix.FAN_MODIFY != 0 && t.now.Sub(x.born) > time.Second)
 	}
-	if busy && f.few() {
-		if !f.complete {
-			return t.relist(f, w)
-		}
-		t.spare(f, fd)
+	if err := t.settle(f, fd, w, busy); err != nil {
+		return err
 	}
 	return t.statFolder(f, fd)
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +36,106 @@ func TestProbeEvents(t *testing.T) {
 	if s := ProbeEvents("/", "/proc"); s.OK {
 		t.Errorf("%+v, want proc refused", s)
 	}
+}
+
+// TestProbeOverlay compares what the probe finds out with what is known of
+// kernels: 6.5 is the first that tells ("ovl: enable fsnotify events on
+// underlying real files").
+func TestProbeOverlay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root")
+	}
+	var u unix.Utsname
+	must(t, unix.Uname(&u))
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	must(t, err)
+	switch err := tryOverlay(); {
+	case major > 6 || (major == 6 && minor >= 5):
+		must(t, err)
+	case !errors.Is(err, errSilent):
+		t.Errorf("error %v, want %v", err, errSilent)
+	}
+	if _, err := os.Stat("/proc/self/exe"); err != nil {
+		t.Errorf("the probe's mount is seen outside: %v", err)
+	}
+}
+
+// TestProbeOwnFile: a program in a container finds out by reading itself.
+func TestProbeOwnFile(t *testing.T) {
+	o := newOverlay(t, "ext4", func(t testing.TB, lower string) { write(t, filepath.Join(lower, "usr/program"), 10) })
+	dir, err := os.Open(o.backing)
+	must(t, err)
+	defer dir.Close()
+	must(t, overlayTells(int(dir.Fd()), filepath.Join(o.merged, "usr/program")))
+	other, err := os.Open(t.TempDir())
+	must(t, err)
+	defer other.Close()
+	if err := overlayTells(int(other.Fd()), filepath.Join(o.merged, "usr/program")); !errors.Is(err, errSilent) {
+		t.Errorf("error %v from a file system that is not below, want %v", err, errSilent)
+	}
+	if err := overlayTells(int(dir.Fd()), filepath.Join(o.lower, "usr/program")); err == nil || errors.Is(err, errSilent) {
+		t.Errorf("error %v for a file on no overlay", err)
+	}
+}
+
+// TestEventsSpares: the writer of a file that stays open pays for events only
+// until it was noticed, and no figure is wrong for it.
+func TestEventsSpares(t *testing.T) {
+	o := newOverlay(t, "ext4", nil)
+	e := openEvents(t)
+	open := func(name string) *os.File {
+		f, err := os.Create(filepath.Join(o.merged, name))
+		must(t, err)
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	log, cold := open("log"), open("cold")
+	put := func(f *os.File, n int) {
+		t.Helper()
+		_, err := f.Write(make([]byte, n))
+		must(t, err)
+	}
+	agrees(t, e, o.upper)
+	root := func() *folder { return e.layers[o.upper].tree.root }
+	if !root().heard || root().spared {
+		t.Fatalf("%s, want the folder heard", state(root()))
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !done(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not after 20 s: %s", what, state(root()))
+			}
+			agrees(t, e, o.upper)
+		}
+	}
+	until("spared", func() bool { put(log, 5000); return root().spared })
+	if root().heard || e.pinned.Load() != 0 {
+		t.Errorf("%s, %d pinned: want it spared and not heard", state(root()), e.pinned.Load())
+	}
+	for range 5 {
+		put(log, 100_000)
+		put(cold, 100_000) // nobody hears it
+		agrees(t, e, o.upper)
+	}
+	e.quiet = 200 * time.Millisecond
+	until("heard again", func() bool { return root().heard })
+	if root().spared {
+		t.Errorf("%s, want the quiet folder heard and not spared", state(root()))
+	}
+	put(cold, 100_000)
+	put(log, 100_000)
+	agrees(t, e, o.upper)
+	e.quiet = quietAfter
+	until("spared again", func() bool { put(log, 5000); return root().spared })
+	for i := range sparedNames + 1 { // too many to be looked at each time
+		write(t, filepath.Join(o.merged, strconv.Itoa(i)), 0)
+	}
+	until("heard, as it has too many files", func() bool { return root().heard })
+	put(log, 100_000)
+	put(cold, 100_000)
+	agrees(t, e, o.upper)
 }
 
 func TestOverlayContract(t *testing.T) {
@@ -184,6 +285,10 @@ func TestEventsEvidence(t *testing.T) {
 		}
 	}
 	t.Errorf("folder /old is not told: %+v", look.Folders)
+}
+
+func state(f *folder) string {
+	return fmt.Sprintf("a folder of %d files, %d hot, heard %v, spared %v", f.count, f.hot, f.heard, f.spared)
 }
 
 func FuzzParseEvents(f *testing.F) {

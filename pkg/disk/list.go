@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -90,7 +91,7 @@ func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed boo
 	}
 	for id := range w.places {
 		if id.part == partOrphan && !there[id] {
-			delete(w.places, id)
+			w.forget(id)
 			changed = true
 		}
 	}
@@ -108,18 +109,28 @@ func (w *Watcher) bind() {
 			h.place.tracks = append(h.place.tracks, t)
 		}
 	}
-	used := make(map[*filesystem]bool)
+	used, groups := make(map[*filesystem]bool), make(map[*group]bool)
 	for id, p := range w.places {
 		if len(p.tracks) == 0 && id.part != partOrphan {
-			delete(w.places, id)
+			w.forget(id)
 			continue
 		}
 		used[p.fs] = true
+		groups[p.group] = true
 	}
+	maps.DeleteFunc(w.groups, func(_ uint64, g *group) bool { return g.running == 0 && !groups[g] })
 	for device, fs := range w.filesystems {
 		if !used[fs] {
 			delete(w.filesystems, device)
 		}
+	}
+}
+
+// forget lets go of a place, and so does a meter that remembers it.
+func (w *Watcher) forget(id placeID) {
+	delete(w.places, id)
+	if m, remembers := w.opts.Meter.(interface{ Forget(upper string) }); remembers {
+		m.Forget(id.folder)
 	}
 }
 

@@ -165,6 +165,13 @@ func overlaySteps(kind string) []step {
 		{"hard link that becomes single", shell(`ln a/e other/g; rm a/e; head -c 70000 /dev/zero >> other/g`)},
 		{"copy up by write", shell(`echo x >> etc/1`)},
 		{"copy up by chmod", shell(`chmod 600 etc/2; chown 7 usr/lib/deep/1`)},
+		{"copied up at open and written later", func(t *testing.T, dir string) {
+			f, err := os.OpenFile(filepath.Join(dir, "etc/4"), os.O_APPEND|os.O_WRONLY, 0)
+			must(t, err)
+			t.Cleanup(func() { must(t, f.Close()) })
+			_, err = f.Write(make([]byte, 100_000))
+			must(t, err)
+		}},
 		{"whiteout", shell(`rm etc/3 usr/lib/deep/2`)},
 		{"opaque", shell(`rm -r opt/app; mkdir opt/app; echo x > opt/app/y`)},
 		{"whiteout made real again", shell(`head -c 30000 /dev/zero > etc/3`)},

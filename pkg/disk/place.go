@@ -114,6 +114,8 @@ type place struct {
 	due      time.Time
 	started  time.Time // of the measure that runs; zero: none does
 	failures int       // in a row
+	gone     time.Time // since when its folder is not there
+	method   string    // of the last good look
 	memory   bool      // it is in memory and no disk's matter
 
 	// Of the last good look.
@@ -132,6 +134,12 @@ func (p *place) measured() bool { return p.id.part != PartDeleted && !p.memory }
 // known tells whether there is a figure.
 func (p *place) known() bool { return !p.at.IsZero() }
 
+// tried tells whether it was looked at, or cannot be.
+func (p *place) tried(now time.Time) bool {
+	stuck := !p.started.IsZero() && now.Sub(p.started) > stuckAfter
+	return p.known() || p.failures > 0 || p.cost > 0 || stuck
+}
+
 // look takes in a good look, and tells when the figure was true.
 func (p *place) look(l Look) {
 	p.since = l.Started
@@ -141,7 +149,7 @@ func (p *place) look(l Look) {
 }
 
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
-	p.at, p.usage, p.failures = at, u, 0
+	p.at, p.usage, p.failures, p.gone = at, u, 0, time.Time{}
 	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
 	p.trends = p.series.Trends()
 }
