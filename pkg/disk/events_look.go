@@ -240,7 +240,7 @@ func (t *tree) still(f *folder, fd int, name string, x *file) bool {
 }
 
 func (t *tree) cool(f *folder, x *file) {
-	if x.hot && t.now.Sub(x.since) >= t.ev.quiet {
+	if x.hot && t.now.Sub(x.since) >= t.ev.quietFor(x.mark) {
 		x.hot = false
 		f.hot--
 		t.hot--

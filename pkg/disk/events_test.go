@@ -142,14 +142,17 @@ func TestOverlayContract(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) Meter{
 		"walk":   func(*testing.T) Meter { return NewWalker("/") },
 		"events": func(t *testing.T) Meter { return openEvents(t) },
-		"events that cool at once": func(t *testing.T) Meter {
+	} {
+		t.Run(name, func(t *testing.T) { overlayContract(t, open, "ext4", "xfs") })
+	}
+	// XFS takes back what it reserved without an event: there a file must stay hot.
+	t.Run("events that cool at once", func(t *testing.T) {
+		overlayContract(t, func(t *testing.T) Meter {
 			e := openEvents(t)
 			e.quiet = time.Millisecond
 			return e
-		},
-	} {
-		t.Run(name, func(t *testing.T) { overlayContract(t, open) })
-	}
+		}, "ext4")
+	})
 }
 
 func TestEventsRandom(t *testing.T) {

@@ -97,6 +97,16 @@ func stampOf(st *unix.Stat_t) stamp {
 	return stamp{st.Ino, st.Size, st.Blocks, st.Mtim.Nano(), st.Ctim.Nano()}
 }
 
+// quietFor is how long a file without a change stays hot. XFS lets an open file
+// have room beyond its end, and takes it back after five minutes without an
+// event (speculative_prealloc_lifetime in xfs's admin guide).
+func (e *Events) quietFor(m stamp) time.Duration {
+	if m.blocks*512-m.size > 64<<10 {
+		return 9 * e.quiet
+	}
+	return e.quiet
+}
+
 type link struct {
 	bytes   int64
 	refs    uint32
@@ -277,7 +287,7 @@ func (t *tree) entry(f *folder, fd int, cname []byte, woken map[string]bool, nam
 		t.usage.Inodes++
 	}
 	name := cname[:len(cname)-1]
-	recent := t.now.Sub(time.Unix(st.Ctim.Unix())) < t.ev.quiet
+	recent := t.now.Sub(time.Unix(st.Ctim.Unix())) < t.ev.quietFor(stampOf(st))
 	t.noteStat(f, fd, cname, recent)
 	hot := recent || woken[string(name)]
 	if (names || hot) && len(f.names) < folderNames && t.ev.names.Load() < namesKept || f.names[string(name)] != nil {
