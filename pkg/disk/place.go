@@ -145,7 +145,11 @@ func (p *place) look(l Look) {
 	p.since = l.Started
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
-	p.marks.look(p.at, l)
+	if p.moves() {
+		p.marks.look(p.at, l)
+	} else {
+		p.marks.rest(p.at)
+	}
 }
 
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
@@ -161,6 +165,12 @@ func (p *place) took(d time.Duration) {
 		return
 	}
 	p.cost = (p.cost + d) / 2
+}
+
+// moves tells whether anything changed in the last minutes. Of an idle place
+// nothing but its figure is remembered.
+func (p *place) moves() bool {
+	return len(p.series) < seriesLeast || slices.ContainsFunc(p.series, func(x Sample) bool { return x.Usage != p.usage })
 }
 
 // growing tells whether the last looks saw it grow.
