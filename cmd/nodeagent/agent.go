@@ -106,7 +106,7 @@ func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
-		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Meter:      m, Snapshots: disk.NewSnapshotMeter(cfg.HostRoot, snapshotUsage(containers)), OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
 		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 
@@ -8,6 +11,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
 // containerdRoot is where containerd keeps its layers unless told otherwise.
@@ -38,6 +42,17 @@ func probeEvents(hostRoot string) disk.Support {
 		folder = "/"
 	}
 	return disk.ProbeEvents(hostRoot, folder)
+}
+
+// snapshotUsage asks containerd, over the connection there is.
+func snapshotUsage(containers *runtime.Watcher) disk.SnapshotUsage {
+	return func(ctx context.Context, namespace string, layer runtime.Layer) (disk.Usage, error) {
+		size, inodes, err := containers.Usage(ctx, namespace, layer)
+		if errors.Is(err, runtime.ErrNoLayer) {
+			err = fmt.Errorf("%w: %w", disk.ErrGone, err)
+		}
+		return disk.Usage{Bytes: size, Inodes: inodes}, err
+	}
 }
 
 func checkMeter(cfg *v1alpha1.Config) finding {

@@ -22,7 +22,7 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	there := make(map[key]bool, len(containers))
 	changed := false
 	for _, c := range containers {
-		if c.Layer.Upper == "" {
+		if c.Layer.Upper == "" && (w.opts.Snapshots == nil || c.Layer.Key == "") {
 			w.unsupported[c.Layer.Snapshotter]++
 		}
 		k := keyOf(c)
@@ -58,13 +58,18 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 func (w *Watcher) hold(t *track, now time.Time) {
 	var holds []hold
 	for _, s := range spots(t.container) {
-		id := placeID{part: s.part, folder: s.layer.Upper}
+		id, group := placeID{part: s.part, folder: s.layer.Upper}, &w.snapshotters
+		if s.layer.Upper != "" {
+			group = w.groupOf(s.layer.Upper)
+		} else if id = (placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}); w.opts.Snapshots == nil {
+			continue
+		}
 		p := w.places[id]
 		if p == nil {
-			p = &place{id: id, group: w.groupOf(s.layer.Upper), due: now, interval: w.opts.Interval}
+			p = &place{id: id, group: group, due: now, interval: w.opts.Interval}
 			w.places[id] = p
 		}
-		p.layer = s.layer
+		p.layer, p.space = s.layer, t.container.Namespace
 		holds = append(holds, hold{place: p, shown: s.shown})
 	}
 	for _, h := range t.holds {
@@ -266,7 +271,7 @@ func (w *Watcher) Used(podUID string) (bytes int64, containers int) {
 		if t.container.Pod.UID != podUID || t.container.Sandbox {
 			continue
 		}
-		if t.container.Layer.Upper != "" {
+		if len(t.holds) > 0 && t.holds[0].place.id.part == PartLayer {
 			containers++
 		}
 		for _, h := range t.holds {

@@ -34,6 +34,8 @@ type Target struct {
 	// Layer is a container's layer, or, with nothing but Upper set, another
 	// folder of the host that is counted: an emptyDir, a folder of logs.
 	Layer runtime.Layer
+	// Namespace is containerd's, of a layer that has no folder of its own.
+	Namespace string
 	// Since is when the look before started. What changed after it is told
 	// as evidence. Zero: this is the first look.
 	Since time.Time
@@ -45,7 +47,7 @@ type Look struct {
 	Took       time.Duration
 	Usage      Usage
 	Device     uint64          // of the layer's file system, as in /proc/self/mountinfo
-	Filesystem FilesystemUsage // at the end of the look
+	Filesystem FilesystemUsage // at the end of the look; zero where it is not known
 	Files      []Item          // the largest, and the largest of those that changed since
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own

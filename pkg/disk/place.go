@@ -36,11 +36,11 @@ type spot struct {
 	shown string        // where the container sees the folder; the host's own path for logs
 }
 
-// spots tells where a container writes. A layer whose snapshotter keeps no
-// plain folder is not among them. A volume that is mounted twice is told once.
+// spots tells where a container writes. The layer may have no folder, then its
+// snapshotter tells of it. A volume that is mounted twice is told once.
 func spots(c runtime.Container) []spot {
 	var out []spot
-	if c.Layer.Upper != "" {
+	if c.Layer.Upper != "" || c.Layer.Key != "" {
 		out = append(out, spot{part: PartLayer, layer: c.Layer})
 	}
 	if c.Sandbox {
@@ -94,7 +94,7 @@ func volume(c runtime.Container, m runtime.Mount) (spot, bool) {
 type placeID struct {
 	part   Part
 	folder string
-	owner  key    // of deleted files
+	owner  key    // of deleted files, and of a layer without a folder of its own
 	mount  string // likewise
 }
 
@@ -104,6 +104,7 @@ type placeID struct {
 type place struct {
 	id     placeID
 	layer  runtime.Layer
+	space  string   // containerd's namespace, of a layer
 	group  *group   // whose slots its measures take
 	tracks []*track // of the containers that hold it
 

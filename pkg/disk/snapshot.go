@@ -62,7 +62,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 		if !p.started.IsZero() && now.Sub(p.started) > stuckAfter {
 			s.stuck++
 		}
-		if p.known() {
+		if p.known() && p.fs.mount != "" {
 			fs := s.filesystems[p.fs.mount]
 			fs.attributed += p.usage.Bytes
 			if p.id.part == partOrphan {
@@ -88,7 +88,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 func (w *Watcher) images(s snapshot) {
 	for _, kept := range w.storage {
 		for _, p := range w.places {
-			if p.layer.Snapshotter != kept.Snapshotter || !p.known() {
+			if p.layer.Snapshotter != kept.Snapshotter || !p.known() || p.fs.mount == "" {
 				continue
 			}
 			fs := s.filesystems[p.fs.mount]

@@ -48,6 +48,9 @@ type Options struct {
 	// and orphaned snapshots are unattributed.
 	Storage func() []runtime.Storage
 	Meter   Meter
+	// Snapshots measures layers that are no folder of their own. Nil: they
+	// are not measured.
+	Snapshots Meter
 	// OpenFiles finds deleted files that are still open. Nil: they are not
 	// counted.
 	OpenFiles OpenFilesMeter
@@ -115,6 +118,8 @@ type Watcher struct {
 
 	// Of the goroutine of Run alone.
 	groups   map[uint64]*group
+	// snapshotters is the group of the layers that containerd tells of.
+	snapshotters group
 	mounts   mounts
 	queue    []*place // due, longest waiting first
 	nextScan time.Time
@@ -264,7 +269,7 @@ func (w *Watcher) start(ctx context.Context) {
 			p.group.slow++
 		}
 		p.started = time.Now()
-		go w.measure(ctx, p, Target{Layer: p.layer, Since: p.since})
+		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since})
 	}
 	w.queue = rest
 }
@@ -273,7 +278,11 @@ func (w *Watcher) start(ctx context.Context) {
 // stuck file system. It touches nothing of the watcher.
 func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
 	begun := time.Now()
-	look, err := w.opts.Meter.Measure(ctx, target)
+	meter := w.opts.Meter
+	if target.Layer.Upper == "" {
+		meter = w.opts.Snapshots
+	}
+	look, err := meter.Measure(ctx, target)
 	select {
 	case w.done <- result{place: p, look: look, err: err, took: time.Since(begun)}:
 	case <-w.stop:
@@ -367,6 +376,9 @@ func (w *Watcher) judge(t *track, at time.Time) {
 }
 
 func (w *Watcher) filesystem(p *place, l Look) *filesystem {
+	if l.Filesystem.Size == 0 {
+		return &filesystem{} // not known: it bounds nothing, and is told nowhere
+	}
 	m := w.mounts.at(w.path(p.id.folder), l.Device)
 	fs := w.filesystems[m.device]
 	if fs == nil {
