@@ -98,8 +98,9 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
 	policy := disk.DefaultPolicy()
-	percent, bytes, _ := v1alpha1.ParseReserve(cfg.Disk.Reserve) // Validate has seen it
-	policy.Reserve = disk.Reserve{Percent: percent, Amount: bytes}
+	reserves := chooseReserves(cfg)
+	log.Info("what has to stay free on a file system", "part", "disk", "reserve", reserves.text())
+	policy.Reserve, policy.InodeReserve = reserves.bytes, reserves.inodes
 	policy.Horizon = cfg.Disk.Horizon.Duration
 	minimum := resource.MustParse(cfg.Disk.Minimum)
 	policy.MinBytes = minimum.Value()

@@ -38,7 +38,7 @@ func Metrics() []Metric {
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
 		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
-		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it."},
+		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it: what this node's kubelet evicts at, disk.reserve where that is set, or 15% where neither is known."},
 		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
 		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
 		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},

@@ -117,15 +117,15 @@ type Watcher struct {
 	ready       bool
 
 	// Of the goroutine of Run alone.
-	groups   map[uint64]*group
+	groups map[uint64]*group
 	// snapshotters is the group of the layers that containerd tells of.
 	snapshotters group
-	mounts   mounts
-	queue    []*place // due, longest waiting first
-	nextScan time.Time
-	done     chan result
-	scans    chan scanned
-	stop     chan struct{}
+	mounts       mounts
+	queue        []*place // due, longest waiting first
+	nextScan     time.Time
+	done         chan result
+	scans        chan scanned
+	stop         chan struct{}
 }
 
 // result is what came of one measure.
