@@ -159,12 +159,22 @@ func TestEventsRandom(t *testing.T) {
 	overlayRandom(t, func(t *testing.T) Meter { return openEvents(t) })
 }
 
-// TestEventsContract is what every Meter must do on a plain folder, on a file
-// system of its own: marking this machine's would slow all who work on it.
-func TestEventsContract(t *testing.T) {
-	o := newOverlay(t, "ext4", nil)
-	t.Setenv("TMPDIR", o.backing)
-	meterContract(t, func(t *testing.T) Meter { return openEvents(t) })
+// TestContractOnFileSystems is what every Meter must do on a plain folder, on
+// each kind of file system. Each is one of its own: marking this machine's would
+// slow all who work on it.
+func TestContractOnFileSystems(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
+		t.Run(kind, func(t *testing.T) {
+			o := newOverlay(t, kind, nil)
+			t.Setenv("TMPDIR", o.backing)
+			t.Run("walk", func(t *testing.T) {
+				meterContract(t, func(*testing.T) Meter { return NewWalker("/") })
+			})
+			t.Run("events", func(t *testing.T) {
+				meterContract(t, func(t *testing.T) Meter { return openEvents(t) })
+			})
+		})
+	}
 }
 
 // TestEventsNeverWrong measures while a writer makes, renames and removes, as
