@@ -24,6 +24,7 @@ const manyRequests = 20_000
 func TestDeploymentOnePod(t *testing.T) {
 	s := newStory(t, 4*time.Minute)
 	web, scaler := cluster.Deployment(s.namespace, "web", 3), cluster.Autoscaler(s.namespace, "web")
+	slowToEnd(&web.Spec.Template.Spec)
 	s.create(web, scaler)
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)
@@ -120,6 +121,7 @@ func TestDaemonSetWhole(t *testing.T) {
 			s := newStory(t, 4*time.Minute)
 			set := cluster.DaemonSet(s.namespace, "logs")
 			set.Spec.UpdateStrategy = c.strategy
+			slowToEnd(&set.Spec.Template.Spec)
 			s.create(set)
 			asked := s.askAll("logs", 2)
 			old := s.untilReady("logs", 2)
@@ -158,8 +160,7 @@ func TestPodWithoutOwner(t *testing.T) {
 	pod := cluster.Pod(s.namespace, "web")
 	pod.Labels["team"] = "shop"
 	pod.Annotations = map[string]string{"owner": "shop@example.com"}
-	// It takes its time to end, as one does that has open requests.
-	pod.Spec.Containers[0].Args = append(pod.Spec.Containers[0].Args, "--drain", "15s")
+	slowToEnd(&pod.Spec)
 	s.create(pod)
 	asked := s.askAll("web", 1)
 	old := s.untilReady("web", 1)
@@ -174,6 +175,12 @@ func TestPodWithoutOwner(t *testing.T) {
 	if r.Status.Method != v1alpha1.MethodCopy {
 		t.Errorf("replaced by %s", r.Status.Method)
 	}
+}
+
+// slowToEnd lets a pod take its time, as one does that has long requests open:
+// a restart that lasts meets more requests.
+func slowToEnd(pod *corev1.PodSpec) {
+	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "15s")
 }
 
 // replaced checks that of the old pods exactly those that are named are gone.
