@@ -45,7 +45,7 @@ func TestRefusals(t *testing.T) {
 			p.Spec.Containers[0].Ports[0].HostPort = 18999
 			return p
 		}},
-		{"hostname", "v1", "Pod", "hostname", func(ns string) client.Object {
+		{"hostname", "v1", "Pod", "name in DNS", func(ns string) client.Object {
 			p := cluster.Pod(ns, "web")
 			p.Spec.Hostname = "primary"
 			return p
