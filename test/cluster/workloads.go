@@ -46,7 +46,8 @@ func Pod(namespace, name string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: Meta(namespace, name), Spec: PodTemplate(name).Spec}
 }
 
-// Job is the web app as a Job: it never ends by itself.
+// Job is the web app as a Job: it never ends by itself, and told to stop it
+// does not claim that it has done its work.
 func Job(namespace, name string) *batchv1.Job {
 	return &batchv1.Job{ObjectMeta: Meta(namespace, name), Spec: jobSpec(name)}
 }
@@ -54,6 +55,7 @@ func Job(namespace, name string) *batchv1.Job {
 func jobSpec(name string) batchv1.JobSpec {
 	t := PodTemplate(name)
 	t.Spec.RestartPolicy = corev1.RestartPolicyNever
+	t.Spec.Containers[0].Args = append(t.Spec.Containers[0].Args, "--exit-code", "143")
 	return batchv1.JobSpec{Template: t, BackoffLimit: new(int32(0))}
 }
 
