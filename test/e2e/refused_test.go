@@ -145,7 +145,7 @@ func TestStaticPod(t *testing.T) {
 		}
 	})
 	r := s.refused(seen)
-	if !strings.Contains(r.Status.Message, "static") {
+	if !strings.Contains(r.Status.Message, "file on its node") {
 		t.Errorf("refused with %q", r.Status.Message)
 	}
 }
