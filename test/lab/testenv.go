@@ -19,6 +19,10 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 	if err != nil {
 		return err
 	}
+	// pkg/disk measures on file systems of each kind, in loop devices.
+	if err := installTools(ctx, []systemTool{{"mkfs.xfs", "xfsprogs"}, {"mkfs.btrfs", "btrfs-progs"}}, show); err != nil {
+		return err
+	}
 	debian := binaries{}
 	for _, name := range []string{"containerd-1.6", "prometheus"} {
 		if debian[name], err = fetch(ctx, p.cache, name, show); err != nil {
