@@ -35,7 +35,7 @@ func playGrowing(ctx context.Context, g *ground) ([]report.Row, error) {
 	if err := stop(); err != nil {
 		return nil, err
 	}
-	rest, err := w.errorAtRest(ctx)
+	rest, err := w.errorAtRest(ctx, g.rest)
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +127,10 @@ func (w *watching) result(begun time.Time) seen {
 	return s
 }
 
-// patience is how long a figure may take to become what du says when nothing is
-// written any more.
-const patience = 5 * time.Second
-
-// errorAtRest is the largest difference from du after writing has stopped, as a
-// part of what du says.
-func (w *watching) errorAtRest(ctx context.Context) (float64, error) {
-	if err := sleep(ctx, patience); err != nil {
+// errorAtRest is the largest difference from du some time after writing has
+// stopped, as a part of what du says.
+func (w *watching) errorAtRest(ctx context.Context, after time.Duration) (float64, error) {
+	if err := sleep(ctx, after); err != nil {
 		return 0, err
 	}
 	figures, err := w.agent.figures(ctx)

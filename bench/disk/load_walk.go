@@ -27,24 +27,24 @@ func playWalk(ctx context.Context, g *ground) ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(rows, report.Beside(name+": what it finds", "bytes", float64(look.Usage.Bytes), "GNU du", float64(truth)).
+	return append(rows, report.Beside(name+": what it finds", "bytes", float64(look.Usage.Bytes), peerDu, float64(truth)).
 		Promise("the same", look.Usage.Bytes == truth)), nil
 }
 
 // walkRows sets our walk beside each peer's.
 func (g *ground) walkRows(ctx context.Context, l *layer, name string, turns int, promised bool) ([]report.Row, error) {
 	walkers := g.walkers()
-	times, err := race(ctx, l, walkers, turns)
+	least, err := race(ctx, l, walkers, turns)
 	if err != nil {
 		return nil, err
 	}
 	var rows []report.Row
 	for i, w := range walkers[1:] {
-		row := report.Beside(name+": time", "ms", times[0], w.name, times[i+1])
+		row := report.Beside(name+": time", "ms", least[0].wall, w.name, least[i+1].wall)
 		if promised {
 			row = row.RatioAtMost(1)
 		}
-		rows = append(rows, row)
+		rows = append(rows, row, report.Beside(name+": CPU", "ms", least[0].cpu, w.name, least[i+1].cpu))
 	}
 	return rows, nil
 }

@@ -13,13 +13,8 @@ import (
 	"github.com/nodeagent/nodeagent/bench/report"
 )
 
-const (
-	// burst is how many appends are timed together.
-	burst = 256
-	// warming is how long a log grows slowly before it is timed, so that the
-	// agent knows it as one that is written to.
-	warming = 3 * time.Second
-)
+// burst is how many appends are timed together.
+const burst = 256
 
 // appendCost is what one append costs its writer, in nanoseconds.
 type appendCost struct{ wall, cpu float64 }
@@ -85,7 +80,8 @@ func (g *ground) writeWatched(ctx context.Context, l *layer, watched bool, sizes
 	return costs, "by " + by, err
 }
 
-// appends is the median of bursts on a new log that has grown slowly for a while.
+// appends is the median of bursts on a new log that has grown slowly for a
+// while, so that the agent knows it as one that is written to.
 func (g *ground) appends(ctx context.Context, path string, size int) (c appendCost, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -94,7 +90,7 @@ func (g *ground) appends(ctx context.Context, path string, size int) (c appendCo
 	defer os.Remove(path)
 	defer f.Close()
 	block := make([]byte, size)
-	for begun := time.Now(); time.Since(begun) < min(warming, 10*g.window); {
+	for begun := time.Now(); time.Since(begun) < g.warming; {
 		if _, err := f.Write(block); err != nil {
 			return c, fmt.Errorf("cannot write a log: %w", err)
 		}

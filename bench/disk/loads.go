@@ -16,6 +16,7 @@ type load struct {
 const (
 	peerSyncer = "containerd's syncer"
 	peerUsage  = "containerd's Usage"
+	peerDu     = "GNU du"
 	percentOf  = "% of a core"
 )
 

@@ -41,6 +41,8 @@ type options struct {
 	cgroup     string // inside: the name of the cell's cgroup
 }
 
+var errInterrupted = errors.New("interrupted; nothing is left behind")
+
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == pauseCommand {
 		pause()
@@ -88,6 +90,9 @@ func run(ctx context.Context, o options) error {
 	for i, l := range chosen {
 		fmt.Printf("%d of %d, %s: %s\n", i+1, len(chosen), l.name, l.about)
 		of, err := runCell(ctx, o, l.name)
+		if ctx.Err() != nil {
+			return errors.Join(errInterrupted, err)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
@@ -139,6 +144,9 @@ func runInside(ctx context.Context, o options, l load) error {
 		return err
 	}
 	rows, err := l.play(ctx, g)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return fmt.Errorf("%w%s", err, g.logs())
 	}

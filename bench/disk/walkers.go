@@ -38,61 +38,74 @@ func allocated(f *os.File) (int64, error) {
 	return st.Blocks * 512, nil
 }
 
-// walker is one way to find out what a layer holds, from nothing.
+// walker is one way to find out what a layer holds, from nothing. walk tells
+// the CPU time that it took.
 type walker struct {
 	name string
-	walk func(ctx context.Context, l *layer) error
+	walk func(ctx context.Context, l *layer) (time.Duration, error)
 }
 
 // walkers are ours, the agent's own code for a full look, and then the peers.
 func (g *ground) walkers() []walker {
 	own := disk.NewWalker("/")
 	all := []walker{
-		{"nodeagent", func(ctx context.Context, l *layer) error {
-			_, err := own.Measure(ctx, disk.Target{Layer: runtime.Layer{Upper: l.upper}})
-			return err
+		{"nodeagent", func(ctx context.Context, l *layer) (time.Duration, error) {
+			cpu, _, err := cpuOf(os.Getpid(), func() error {
+				_, err := own.Measure(ctx, disk.Target{Layer: runtime.Layer{Upper: l.upper}})
+				return err
+			})
+			return cpu, err
 		}},
-		{"containerd's Usage", func(ctx context.Context, l *layer) error {
-			_, err := g.snapshots().Usage(g.named(ctx), l.name)
-			return err
+		{peerUsage, func(ctx context.Context, l *layer) (time.Duration, error) {
+			cpu, _, err := cpuOf(g.daemon.Process.Pid, func() error {
+				_, err := g.snapshots().Usage(g.named(ctx), l.name)
+				return err
+			})
+			return cpu, err
 		}},
-		{"GNU du", func(ctx context.Context, l *layer) error {
-			_, err := du(ctx, l.upper)
-			return err
+		{peerDu, func(ctx context.Context, l *layer) (time.Duration, error) {
+			return runWalker(ctx, "du", "-s", "-x", "--block-size=1", l.upper)
 		}},
 	}
 	if g.gdu != "" {
-		all = append(all, walker{"gdu", func(ctx context.Context, l *layer) error {
-			out, err := exec.CommandContext(ctx, g.gdu, "-n", "-p", "-c", "-s", "-x", l.upper).CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("cannot ask gdu for %s: %w: %s", l.upper, err, out)
-			}
-			return nil
+		all = append(all, walker{"gdu", func(ctx context.Context, l *layer) (time.Duration, error) {
+			return runWalker(ctx, g.gdu, "-n", "-p", "-c", "-s", "-x", l.upper)
 		}})
 	}
 	return all
 }
 
-// race lets all walkers walk a layer in turns, and returns the median of each in
-// milliseconds. The first turn fills the caches and is not counted.
-func race(ctx context.Context, l *layer, walkers []walker, turns int) ([]float64, error) {
-	times := make([][]float64, len(walkers))
+func runWalker(ctx context.Context, program string, args ...string) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("cannot run %s: %w: %s", program, err, out)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
+}
+
+// walkCost is what one walk costs, in milliseconds.
+type walkCost struct{ wall, cpu float64 }
+
+// race lets all walkers walk a layer in turns, and returns the least that each
+// took: what else runs on a machine only ever adds. The first turn fills the
+// caches and is not counted.
+func race(ctx context.Context, l *layer, walkers []walker, turns int) ([]walkCost, error) {
+	least := make([]walkCost, len(walkers))
 	for turn := range turns + 1 {
 		for i, w := range walkers {
 			begun := time.Now()
-			if err := w.walk(ctx, l); err != nil {
+			cpu, err := w.walk(ctx, l)
+			if err != nil {
 				return nil, err
 			}
-			if turn > 0 {
-				times[i] = append(times[i], milliseconds(time.Since(begun)))
+			took := walkCost{wall: milliseconds(time.Since(begun)), cpu: milliseconds(cpu)}
+			if turn == 1 {
+				least[i] = took
 			}
+			least[i] = walkCost{wall: min(least[i].wall, took.wall), cpu: min(least[i].cpu, took.cpu)}
 		}
 	}
-	medians := make([]float64, len(walkers))
-	for i, t := range times {
-		medians[i] = median(t)
-	}
-	return medians, nil
+	return least, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
