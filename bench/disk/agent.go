@@ -45,7 +45,7 @@ func (g *ground) startAgent(ctx context.Context) (*agent, error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, agentConfig, g.cell, listen), 0o600); err != nil {
 		return nil, fmt.Errorf("cannot configure the agent: %w", err)
 	}
-	program, err := filepath.Abs(g.options.agent)
+	program, err := filepath.Abs(g.agent)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the agent: %w", err)
 	}

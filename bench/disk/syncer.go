@@ -32,16 +32,21 @@ func (s *syncer) run(ctx context.Context) error {
 	for {
 		begun := time.Now()
 		if err := s.pass(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+			return unlessEnded(ctx, err)
 		}
 		pause += alpha * (float64(s.period-time.Since(begun)) - pause)
-		if sleep(ctx, max(time.Duration(pause), s.period/2)) != nil {
-			return nil
+		if err := sleep(ctx, max(time.Duration(pause), s.period/2)); err != nil {
+			return unlessEnded(ctx, err)
 		}
 	}
+}
+
+// unlessEnded is nil once ctx has ended, which is how what runs on is stopped.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (s *syncer) pass(ctx context.Context) error {

@@ -119,11 +119,11 @@ func churn(ctx context.Context, l *layer) error {
 		if err := os.WriteFile(name, make([]byte, appendSize), 0o644); err != nil {
 			return fmt.Errorf("cannot make a temporary file in %s: %w", l.name, err)
 		}
-		ended := sleep(ctx, fileLife) != nil
+		_ = sleep(ctx, fileLife)
 		if err := os.Remove(name); err != nil {
 			return fmt.Errorf("cannot remove a temporary file of %s: %w", l.name, err)
 		}
-		if ended {
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
