@@ -18,6 +18,7 @@ import (
 func configShape() (any, error) {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
+	cfg.Notify = v1alpha1.ExampleNotify()
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

@@ -85,6 +85,7 @@ func startStatus(w World) v1alpha1.RestartStatus {
 		Holder:             w.Node,
 		Started:            new(startTime(w)),
 		History:            w.Restart.Status.History,
+		Notified:           w.Restart.Status.Notified, // it says itself which generation it speaks of
 	}
 	if w.Target == nil {
 		return status

@@ -64,7 +64,8 @@ func (c *Config) Validate() field.ErrorList {
 	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
-	return append(errs, c.Restart.validate(field.NewPath("restart"))...)
+	errs = append(errs, c.Restart.validate(field.NewPath("restart"))...)
+	return append(errs, c.Notify.validate(field.NewPath("notify"))...)
 }
 
 func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {

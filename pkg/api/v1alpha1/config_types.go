@@ -33,6 +33,9 @@ type Config struct {
 
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
+
+	// notify says who is told of restarts, besides the Events.
+	Notify NotifyConfig `json:"notify,omitempty"`
 }
 
 // ContainerdConfig says where containers are told from.

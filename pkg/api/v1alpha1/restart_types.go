@@ -252,6 +252,37 @@ type RestartStatus struct {
 	// +kubebuilder:validation:MaxItems=500
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
+
+	// notified is what each receiver of the Config's notify was told last: the
+	// memory by which nothing is told twice.
+	// +optional
+	Notified map[string]NotifiedRecord `json:"notified,omitempty"`
+}
+
+// NotifyStage is what people are told of one restart, one after the other.
+//
+// +kubebuilder:validation:Enum=Seen;Restarting;Done;Failed
+type NotifyStage string
+
+// The stages. Done and Failed are ends.
+const (
+	NotifySeen       NotifyStage = "Seen"       // asked for
+	NotifyRestarting NotifyStage = "Restarting" // taken up
+	NotifyDone       NotifyStage = "Done"       // Succeeded
+	NotifyFailed     NotifyStage = "Failed"     // Stalled, Failed or Refused: a person is needed
+)
+
+// NotifiedRecord is what one receiver was told last.
+type NotifiedRecord struct {
+	// generation is the metadata.generation that the message spoke of.
+	Generation int64       `json:"generation"`
+	Stage      NotifyStage `json:"stage"`
+	// thread is what the receiver calls the first message, to which the next
+	// ones answer.
+	// +optional
+	Thread string `json:"thread,omitempty"`
+	// +optional
+	At *metav1.Time `json:"at,omitempty"`
 }
 
 // What a restart writes on pods.
@@ -269,6 +300,9 @@ const (
 	AnnotationCopied = "nodeagent.dev/copied"
 	// AnnotationRestart is an annotation that people write on a workload.
 	AnnotationRestart = "nodeagent.dev/restart"
+	// AnnotationNotify is an annotation that people write on a workload or its
+	// namespace: the receivers that are told of its restarts, or none.
+	AnnotationNotify = "nodeagent.dev/notify"
 )
 
 // TemplateRecord remembers a pod template.
