@@ -35,6 +35,7 @@ func pages(runbooks string) []page {
 	return []page{
 		{"manifests/base/rbac.yaml", rbac},
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
+		{"manifests/overlays/reload/rbac.yaml", reloadRights},
 		{"docs/config.md", config},
 		{"docs/metrics.md", metrics},
 		{"docs/alerts.md", alertsPage},

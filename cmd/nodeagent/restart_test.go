@@ -369,4 +369,3 @@ func podUIDs(pods []corev1.Pod) []string {
 	}
 	return uids
 }
-

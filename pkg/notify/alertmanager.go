@@ -78,25 +78,33 @@ func alerts(in Incident, now time.Time) []alert {
 	on := alert{Labels: labels(alertRestart, "info"), Annotations: annotations, StartsAt: in.Asked, EndsAt: now.Add(alertHolds), GeneratorURL: in.Graph}
 	person := on
 	person.Labels = labels(alertPerson, "warning")
-	if in.Finished == nil {
+	switch {
+	case in.Finished == nil:
 		return []alert{on}
+	case in.Stage == v1alpha1.NotifyObserved:
+		return []alert{ends(on, *in.Finished)}
 	}
-	on.EndsAt, person.StartsAt = *in.Finished, *in.Finished
+	person.StartsAt = *in.Finished
 	if in.Stage == v1alpha1.NotifyDone {
-		person.StartsAt, person.EndsAt = in.Asked, *in.Finished // the one before ended badly, perhaps
+		person.StartsAt = in.Asked // the one before ended badly, perhaps
+		person = ends(person, *in.Finished)
 	}
-	for _, a := range []*alert{&on, &person} {
-		if !a.EndsAt.After(a.StartsAt) {
-			a.EndsAt = a.StartsAt.Add(time.Millisecond) // Alertmanager refuses what ends before it starts
-		}
+	return []alert{ends(on, *in.Finished), person}
+}
+
+// ends resolves an alert. Alertmanager refuses what ends before it starts.
+func ends(a alert, at time.Time) alert {
+	if !at.After(a.StartsAt) {
+		at = a.StartsAt.Add(time.Millisecond)
 	}
-	return []alert{on, person}
+	a.EndsAt = at
+	return a
 }
 
 // open tells whether an incident has to be told again.
 func open(in Incident, now time.Time) bool {
 	switch in.Stage {
-	case v1alpha1.NotifyDone:
+	case v1alpha1.NotifyDone, v1alpha1.NotifyObserved:
 		return false
 	case v1alpha1.NotifyFailed:
 		return in.Finished != nil && now.Sub(*in.Finished) < alertFor

@@ -57,7 +57,7 @@ func incidentOf(r *v1alpha1.Restart, graph string) Incident {
 		if r.Status.Started != nil {
 			in.Started = &r.Status.Started.Time
 		}
-		if r.Status.Finished != nil && r.Status.Phase.Ended() {
+		if r.Status.Finished != nil && rank(in.Stage) == rank(v1alpha1.NotifyDone) {
 			in.Finished = &r.Status.Finished.Time
 		}
 	}
@@ -66,12 +66,22 @@ func incidentOf(r *v1alpha1.Restart, graph string) Incident {
 	return in
 }
 
+// Phases in which a person is asked, or told what would have been done.
+const (
+	phaseApproval v1alpha1.Phase = "Approval"
+	phaseObserved v1alpha1.Phase = "Observed"
+)
+
 // stageOf is how far a Restart has come, for people.
 func stageOf(r *v1alpha1.Restart) v1alpha1.NotifyStage {
 	phase := r.Status.Phase
 	switch {
-	case phase == "", phase.Ended() && r.Generation > r.Status.ObservedGeneration:
+	case phase == "", (phase.Ended() || phase == phaseObserved) && r.Generation > r.Status.ObservedGeneration:
 		return v1alpha1.NotifySeen
+	case phase == phaseApproval:
+		return v1alpha1.NotifyApproval
+	case phase == phaseObserved:
+		return v1alpha1.NotifyObserved
 	case phase == v1alpha1.PhaseSucceeded:
 		return v1alpha1.NotifyDone
 	case phase.Ended():
@@ -85,10 +95,12 @@ func rank(s v1alpha1.NotifyStage) int {
 	switch s {
 	case v1alpha1.NotifySeen:
 		return 1
-	case v1alpha1.NotifyRestarting:
+	case v1alpha1.NotifyApproval:
 		return 2
-	case v1alpha1.NotifyDone, v1alpha1.NotifyFailed:
+	case v1alpha1.NotifyRestarting:
 		return 3
+	case v1alpha1.NotifyDone, v1alpha1.NotifyFailed, v1alpha1.NotifyObserved:
+		return 4
 	}
 	return 0
 }

@@ -11,6 +11,8 @@ import (
 func title(in Incident) string {
 	word := map[v1alpha1.NotifyStage]string{
 		v1alpha1.NotifySeen:       "to be restarted",
+		v1alpha1.NotifyApproval:   "waits for a person's approval",
+		v1alpha1.NotifyObserved:   "would have been restarted",
 		v1alpha1.NotifyRestarting: "is being restarted",
 		v1alpha1.NotifyDone:       "restarted",
 		v1alpha1.NotifyFailed:     "NOT restarted, needs a person",
@@ -24,7 +26,7 @@ func mark(s v1alpha1.NotifyStage) string {
 		return "✅"
 	case v1alpha1.NotifyFailed:
 		return "🔴"
-	case v1alpha1.NotifySeen:
+	case v1alpha1.NotifySeen, v1alpha1.NotifyApproval, v1alpha1.NotifyObserved:
 		return "⚠️"
 	}
 	return "🔄"

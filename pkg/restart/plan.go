@@ -3,6 +3,7 @@ package restart
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -47,14 +48,17 @@ func PlanOf(ctx context.Context, c client.Reader, r *v1alpha1.Restart, o Options
 	return plan, nil
 }
 
-// NewClientFor makes a client with somebody else's mapper, for a person: of
-// kinds that the agent knows nothing of too.
-func NewClientFor(config *rest.Config, mapper meta.RESTMapper) (client.WithWatch, error) {
+// NewMapper knows the kinds that NewClient's does; others may be added.
+func NewMapper() *meta.DefaultRESTMapper { return newMapper().(*meta.DefaultRESTMapper) }
+
+// NewClientFor makes a client with another mapper, for a person and for what
+// knows more kinds than a restart does. manager is who stands in managedFields.
+func NewClientFor(config *rest.Config, mapper meta.RESTMapper, manager string) (client.WithWatch, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: mapper, FieldOwner: "kubectl-restart", Log: logr.Discard()})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: mapper, FieldOwner: manager, Log: logr.FromSlogHandler(slog.DiscardHandler)})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a client for %s: %w", config.Host, err)
 	}

@@ -52,6 +52,7 @@ func Rights() []Right {
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
+		{"", "namespaces", "", "get", "the annotation nodeagent.dev/notify: who is told of restarts there"},
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}
 }

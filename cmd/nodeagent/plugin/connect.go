@@ -46,7 +46,7 @@ func (o *options) connect() (*person, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := restart.NewClientFor(config, mapper)
+	c, err := restart.NewClientFor(config, mapper, "kubectl-restart")
 	if err != nil {
 		return nil, err
 	}

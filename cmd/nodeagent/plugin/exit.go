@@ -48,7 +48,7 @@ func codeOf(s state) int {
 	switch s.restart.Status.Phase {
 	case v1alpha1.PhaseSucceeded:
 		return ExitDone
-	case v1alpha1.PhaseRefused:
+	case v1alpha1.PhaseRefused, "Observed":
 		return ExitRefused
 	}
 	return ExitFailed

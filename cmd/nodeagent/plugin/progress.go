@@ -174,4 +174,3 @@ func clip(line string, width int) string {
 	}
 	return clean
 }
-

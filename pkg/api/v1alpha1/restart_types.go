@@ -261,15 +261,17 @@ type RestartStatus struct {
 
 // NotifyStage is what people are told of one restart, one after the other.
 //
-// +kubebuilder:validation:Enum=Seen;Restarting;Done;Failed
+// +kubebuilder:validation:Enum=Seen;Approval;Restarting;Done;Failed;Observed
 type NotifyStage string
 
-// The stages. Done and Failed are ends.
+// The stages. Done, Failed and Observed are ends.
 const (
 	NotifySeen       NotifyStage = "Seen"       // asked for
+	NotifyApproval   NotifyStage = "Approval"   // a person has to approve it
 	NotifyRestarting NotifyStage = "Restarting" // taken up
 	NotifyDone       NotifyStage = "Done"       // Succeeded
-	NotifyFailed     NotifyStage = "Failed"     // Stalled, Failed or Refused: a person is needed
+	NotifyFailed     NotifyStage = "Failed"     // Stalled, Failed, Refused or Ineffective: a person is needed
+	NotifyObserved   NotifyStage = "Observed"   // it would have been done
 )
 
 // NotifiedRecord is what one receiver was told last.
