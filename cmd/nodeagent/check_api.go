@@ -53,10 +53,14 @@ func checkRights(ctx context.Context, kube *rest.Config) finding {
 		return finding{levelFailed, "rights", err.Error()}
 	}
 	var missing []string
-	rights := restart.Rights()
-	for _, r := range rights {
+	rights := append(restart.Rights(), restart.OwnRights()...)
+	for i, r := range rights {
+		namespace := ""
+		if i >= len(restart.Rights()) {
+			namespace = ownNamespace()
+		}
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: r.Group, Resource: r.Resource, Subresource: r.Subresource, Verb: r.Verb},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Group: r.Group, Resource: r.Resource, Subresource: r.Subresource, Verb: r.Verb},
 		}}
 		answer, err := c.SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 		if err != nil {

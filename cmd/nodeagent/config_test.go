@@ -47,7 +47,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"kind", "kind: Restart", `kind: Unsupported value: "Restart": supported values: "Config"`},
 		{"port", "listen: :99999", `listen: Invalid value: ":99999": want HOST:PORT or :PORT, the port from 0 to 65535`},
 		{"no port", "listen: localhost", `listen: Invalid value: "localhost": want HOST:PORT or :PORT, the port from 0 to 65535`},
-		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "observe"`},
+		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "approve", "observe"`},
 		{"text for a list", "containerd: {namespaces: k8s.io}", `containerd.namespaces: Invalid value: "k8s.io": want a list`},
 		{"no namespace", "containerd: {namespaces: []}", `containerd.namespaces: Required value: want at least one, such as k8s.io`},
 		{"empty namespace", "containerd: {namespaces: [~]}", `containerd.namespaces[0]: Invalid value: null: want text such as "k8s.io"`},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,10 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
 	}
+	windows, err := restart.NewWindows(cfg.Restart.Windows)
+	if err != nil {
+		return nil, err
+	}
 	klog.SetSlogLogger(log.With("part", "client-go")) // the informer logs through it alone
 	log = log.With("part", "restart")
 	return &apiParts{
@@ -51,12 +56,20 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
 			Cooldown:           cfg.Restart.Cooldown.Duration,
 			Deadline:           cfg.Restart.Deadline.Duration,
+			ApprovalTimeout:    cfg.Restart.ApprovalTimeout.Duration,
+			Limits:             restart.Limits(cfg.Restart.Limits),
+			Windows:            windows,
+			Urgent:             cfg.Restart.Urgent.Duration,
+			Namespace:          ownNamespace(),
 			AgentPod:           types.NamespacedName{Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME")},
 		},
 		events:  restart.NewEvents(c, cfg.Node, time.Now, log),
 		metrics: restart.NewMetrics(reg),
 	}, nil
 }
+
+// ownNamespace is where the agents keep what they share.
+func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagent") }
 
 // run turns offences into Restarts and carries this node's Restarts out.
 func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
@@ -128,7 +141,7 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	defer cancel()
 	outcome, err := requester.Request(ctx, restart.Request{
 		Pod:    restart.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-		Reason: v1alpha1.ReasonDiskFill, Message: v.Message,
+		Reason: v1alpha1.ReasonDiskFill, Message: v.Message, FullAt: fullAt(v),
 	})
 	if err != nil {
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
@@ -136,6 +149,16 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	}
 	a.log.Info("offence dealt with", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
 	return outcome, true
+}
+
+// fullAt is when the bound is expected to be reached; zero for what does not
+// grow.
+func fullAt(v disk.Verdict) time.Time {
+	const far = 365 * 24 * time.Hour
+	if v.Until.Expected > far {
+		return time.Time{}
+	}
+	return v.At.Add(max(v.Until.Expected, 0))
 }
 
 // settled remembers the pods whose offence has its answer for now, so that one
@@ -160,7 +183,7 @@ func (s settled) note(uid string, o restart.Outcome, now time.Time) {
 		if o.Until.Before(until) {
 			until = o.Until
 		}
-	case restart.Excluded, restart.Observed:
+	case restart.Excluded, restart.Ineffective:
 	default:
 		return // on its way: look again soon
 	}

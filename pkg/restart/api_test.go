@@ -24,11 +24,12 @@ type stage struct {
 	cluster      *cluster
 	kubelet      *kubelet
 	nodeA, nodeB string
+	name         string // of the story and of its namespace
 }
 
 func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
 	t.Helper()
-	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b"}
+	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b", name: name}
 	c.namespace(t, name)
 	k.register(t, name, s.nodeA, s.nodeB)
 	return s
@@ -95,6 +96,12 @@ type agent struct {
 
 func (s *stage) agent(t *testing.T, o Options) *agent {
 	t.Helper()
+	if o.Namespace == "" {
+		o.Namespace = s.name
+	}
+	if o.Limits == (Limits{}) {
+		o.Limits = Limits{1000, 1000, 1000}
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
 	c, err := NewClient(s.cluster.config, log)
 	if err != nil {
@@ -105,6 +112,7 @@ func (s *stage) agent(t *testing.T, o Options) *agent {
 	a.requester = NewRequester(c, o, events, log)
 	a.controller = NewController(c, o, s.kubelet, events, NewMetrics(registry), log)
 	a.controller.poll = 100 * time.Millisecond
+	a.controller.guarded = s.name
 	return a
 }
 
