@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -73,6 +74,18 @@ func TestOnAPIServer(t *testing.T) {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"killed-elsewhere":   storyKilledElsewhere,
+		"killed-waiting":     storyKilledWaiting,
+		"cut-off":            storyCutOff,
+		"bad-api":            storyBadAPI,
+		"slots":              storySlots,
+		"slot-freed":         storySlotFreed,
+		"paused":             storyPaused,
+		"approval":           storyApproval,
+		"modes":              storyModes,
+		"windows":            storyWindows,
+		"ineffective":        storyIneffective,
+		"deleted-midway":     storyDeletedMidway,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {
@@ -81,6 +94,9 @@ func TestOnAPIServer(t *testing.T) {
 				story(t, newStage(t, c, k, name), name)
 			})
 		}
+	})
+	t.Run("rounds", func(t *testing.T) {
+		storyRounds(t, newStage(t, c, k, "rounds"), "rounds")
 	})
 	t.Run("api-restart", func(t *testing.T) {
 		storyAPIRestart(t, newStage(t, c, k, "api-restart"), "api-restart")
@@ -96,6 +112,12 @@ type agent struct {
 
 func (s *stage) agent(t *testing.T, o Options) *agent {
 	t.Helper()
+	return s.agentVia(t, s.cluster.config, o)
+}
+
+// agentVia is one that reaches the API by a way of its own.
+func (s *stage) agentVia(t *testing.T, config *rest.Config, o Options) *agent {
+	t.Helper()
 	if o.Namespace == "" {
 		o.Namespace = s.name
 	}
@@ -103,7 +125,7 @@ func (s *stage) agent(t *testing.T, o Options) *agent {
 		o.Limits = Limits{1000, 1000, 1000}
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
-	c, err := NewClient(s.cluster.config, log)
+	c, err := NewClient(config, log)
 	if err != nil {
 		t.Fatal(err)
 	}
