@@ -47,7 +47,11 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"kind", "kind: Restart", `kind: Unsupported value: "Restart": supported values: "Config"`},
 		{"port", "listen: :99999", `listen: Invalid value: ":99999": want HOST:PORT or :PORT, the port from 0 to 65535`},
 		{"no port", "listen: localhost", `listen: Invalid value: "localhost": want HOST:PORT or :PORT, the port from 0 to 65535`},
-		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "observe"`},
+		{"window", "restart: {windows: [{start: later, duration: 1h}]}", `restart.windows[0].start: Invalid value: "later": want a cron line of five fields such as 0 22 * * 1-5`},
+		{"time zone", "restart: {windows: [{start: 0 22 * * *, duration: 1h, timeZone: Mars/Olympus}]}", `restart.windows[0].timeZone: Invalid value: "Mars/Olympus": want a name of the time zone database, such as Europe/Berlin`},
+		{"limit", "restart: {limits: {cluster: 0}}", `restart.limits.cluster: Invalid value: 0: want between 1 and 1000`},
+		{"limit in words", "restart: {limits: {cluster: five}}", `restart.limits.cluster: Invalid value: "five": want a whole number such as 5`},
+		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "approve", "observe"`},
 		{"text for a list", "containerd: {namespaces: k8s.io}", `containerd.namespaces: Invalid value: "k8s.io": want a list`},
 		{"no namespace", "containerd: {namespaces: []}", `containerd.namespaces: Required value: want at least one, such as k8s.io`},
 		{"empty namespace", "containerd: {namespaces: [~]}", `containerd.namespaces[0]: Invalid value: null: want text such as "k8s.io"`},
@@ -115,7 +119,15 @@ listen: 127.0.0.1:0
 socket: /tmp/agent.sock
 containerd: {socket: /c.sock, namespaces: [default, moby]}
 disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%}
-restart: {mode: observe, cooldown: 1s, deadline: 10s, excludeNamespaces: []}
+restart:
+  mode: observe
+  cooldown: 1s
+  deadline: 10s
+  excludeNamespaces: []
+  approvalTimeout: 1m
+  limits: {cluster: 1, namespace: 2, hourly: 3}
+  windows: [{start: "30 1 * * *", duration: 2h, timeZone: Asia/Tokyo}]
+  urgent: 0s
 `), true)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +138,9 @@ restart: {mode: observe, cooldown: 1s, deadline: 10s, excludeNamespaces: []}
 		Containerd: v1alpha1.ContainerdConfig{Socket: "/c.sock", Namespaces: []string{"default", "moby"}},
 		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%"},
 		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, Cooldown: metav1.Duration{Duration: time.Second},
-			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{}},
+			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{},
+			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},
+			Windows: []v1alpha1.RestartWindow{{Start: "30 1 * * *", Duration: metav1.Duration{Duration: 2 * time.Hour}, TimeZone: "Asia/Tokyo"}}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -47,12 +47,14 @@ func TestRestartByHand(t *testing.T) {
 	for user, role := range map[string]string{"ann": "edit", "bob": "nodeagent-restart", "agent": "nodeagent"} {
 		d.Kubectl("create", "clusterrolebinding", user, "--clusterrole="+role, "--user="+user)
 	}
+	d.Kubectl("create", "rolebinding", "agent", "-n", "nodeagent", "--role=nodeagent", "--user=agent")
 	d.agents(t, "node-a", "node-b")
 	d.install(t)
 	apiserver.Eventually(t, time.Minute, "edit has the right on Restarts", func() bool {
 		return d.kubectl(t, "ann", "auth", "can-i", "create", "restarts.nodeagent.dev").code == 0
 	})
 	stories := map[string]func(*testing.T, *desk, string){
+		"workload":      storyHandWorkload,
 		"bare-pod":      storyHandBarePod,
 		"one-pod":       storyHandOnePod,
 		"stalled":       storyHandStalled,
@@ -171,6 +173,30 @@ func (d *desk) barePod(t *testing.T, ns, name string, change func(*corev1.Pod)) 
 	return pod
 }
 
+// A whole Deployment, which the leader takes up, by its short name, twice.
+func storyHandWorkload(t *testing.T, d *desk, ns string) {
+	deployment := d.deployment(t, ns, "web", nil)
+	before := podUIDs(d.Pods(t, ns, "web"))
+	d.restart(t, "ann", ns, "deploy/web", "-m", "new certificate").want(t, 0, "deployment/web Pending", "deployment/web Succeeded: 2 pods replaced")
+	for _, uid := range podUIDs(d.Pods(t, ns, "web")) {
+		if slices.Contains(before, uid) {
+			t.Errorf("pod %s is still there", uid)
+		}
+	}
+	got := d.restart(t, "ann", ns, "deployment", "web", "-o", "json")
+	got.want(t, 0)
+	var r v1alpha1.Restart
+	if err := json.Unmarshal([]byte(got.out), &r); err != nil || r.Status.Phase != v1alpha1.PhaseSucceeded || len(r.Status.History) != 2 || r.Spec.Node != "" {
+		t.Errorf("%v: %s", err, got.out)
+	}
+	generation := deployment.Generation
+	if d.Available(t, deployment); deployment.Generation != generation+2 {
+		t.Errorf("the template was written %d times", deployment.Generation-generation)
+	}
+	d.Kubectl("annotate", "-n", ns, "deployment", "web", v1alpha1.AnnotationRestart+"=observe")
+	d.restart(t, "ann", ns, "deploy/web").want(t, 2, "Observed")
+}
+
 // `kubectl restart pod/web`, and once more within the cooldown: it is a
 // person's.
 func storyHandBarePod(t *testing.T, d *desk, ns string) {
@@ -272,9 +298,9 @@ func storyHandOnlyRestarts(t *testing.T, d *desk, ns string) {
 	}
 	d.restart(t, "eve", ns, "deploy/web").want(t, 1, "forbidden")
 	d.restart(t, "bob", ns, "deploy", "--all").want(t, 1, "forbidden")
-	if d.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) != nil {
-		t.Error("the pod is gone though nobody took its Restart up")
-	}
+	apiserver.Eventually(t, time.Minute, "both are restarted", func() bool {
+		return d.Restart(t, ns, "deployment-web").Status.Phase == v1alpha1.PhaseSucceeded && d.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) != nil
+	})
 }
 
 func storyHandMany(t *testing.T, d *desk, ns string) {

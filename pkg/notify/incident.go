@@ -66,21 +66,15 @@ func incidentOf(r *v1alpha1.Restart, graph string) Incident {
 	return in
 }
 
-// Phases in which a person is asked, or told what would have been done.
-const (
-	phaseApproval v1alpha1.Phase = "Approval"
-	phaseObserved v1alpha1.Phase = "Observed"
-)
-
 // stageOf is how far a Restart has come, for people.
 func stageOf(r *v1alpha1.Restart) v1alpha1.NotifyStage {
 	phase := r.Status.Phase
 	switch {
-	case phase == "", (phase.Ended() || phase == phaseObserved) && r.Generation > r.Status.ObservedGeneration:
+	case phase == "", phase.Ended() && r.Generation > r.Status.ObservedGeneration:
 		return v1alpha1.NotifySeen
-	case phase == phaseApproval:
+	case phase == v1alpha1.PhaseApproval:
 		return v1alpha1.NotifyApproval
-	case phase == phaseObserved:
+	case phase == v1alpha1.PhaseObserved:
 		return v1alpha1.NotifyObserved
 	case phase == v1alpha1.PhaseSucceeded:
 		return v1alpha1.NotifyDone

@@ -38,7 +38,9 @@ func TestOnAPIServer(t *testing.T) {
 	for _, role := range []string{"nodeagent", "nodeagent-reload"} {
 		s.Kubectl("create", "clusterrolebinding", "test-"+role, "--clusterrole="+role, "--user=agent")
 	}
-	s.Kubectl("create", "rolebinding", "test", "-n", "nodeagent", "--role=nodeagent-reload", "--user=agent")
+	for _, role := range []string{"nodeagent", "nodeagent-reload"} {
+		s.Kubectl("create", "rolebinding", "test-"+role, "-n", "nodeagent", "--role="+role, "--user=agent")
+	}
 	s.controller(t)
 	stories := map[string]func(*testing.T, *stage, string){
 		"every-use": storyEveryUse,

@@ -48,7 +48,7 @@ func codeOf(s state) int {
 	switch s.restart.Status.Phase {
 	case v1alpha1.PhaseSucceeded:
 		return ExitDone
-	case v1alpha1.PhaseRefused, "Observed":
+	case v1alpha1.PhaseRefused, v1alpha1.PhaseObserved:
 		return ExitRefused
 	}
 	return ExitFailed

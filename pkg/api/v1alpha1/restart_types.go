@@ -13,7 +13,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.target.kind.lowerAscii() + '-' + self.spec.target.name || size(self.spec.target.kind) + size(self.spec.target.name) > 252",message="a Restart is named KIND-NAME of its target in lower case (deployment-checkout): its name is the lock"
-// +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Stalled', 'Failed', 'Refused']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
+// +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Ineffective', 'Stalled', 'Failed', 'Refused', 'Observed']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
@@ -94,6 +94,11 @@ type RestartSpec struct {
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 
+	// fullAt is when the disk will be full if nothing is done, as far as it is
+	// known. One that will be full soon is not left to wait for a window.
+	// +optional
+	FullAt *metav1.Time `json:"fullAt,omitempty"`
+
 	// requestedAt is when this restart was asked for. Writing a later time into
 	// an ended Restart asks for the next one.
 	// +optional
@@ -151,24 +156,33 @@ const (
 
 // Phase is how far a Restart has come.
 //
-// +kubebuilder:validation:Enum=Pending;Running;Verifying;Succeeded;Stalled;Failed;Refused
+// +kubebuilder:validation:Enum=Approval;Pending;Running;Verifying;Succeeded;Ineffective;Stalled;Failed;Refused;Observed
 type Phase string
 
-// The phases. Succeeded, Stalled, Failed and Refused are ends.
+// The phases. Succeeded, Ineffective, Stalled, Failed, Refused and Observed are
+// ends.
 const (
-	PhasePending   Phase = "Pending"   // taken up or not, nothing was touched yet
+	PhaseApproval  Phase = "Approval"  // a person has to approve it; nothing was touched yet
+	PhasePending   Phase = "Pending"   // taken up or not, waiting for its turn perhaps; nothing was touched yet
 	PhaseRunning   Phase = "Running"   // the API was told, pods are being replaced
 	PhaseVerifying Phase = "Verifying" // the rollout is complete; the old pods are on their way out
 	PhaseSucceeded Phase = "Succeeded" // new pods Ready, old pods gone
 	PhaseStalled   Phase = "Stalled"   // not complete at the deadline; nothing more is done
 	PhaseFailed    Phase = "Failed"    // it can no longer be completed: the target is gone, say
-	PhaseRefused   Phase = "Refused"   // it would not have been clean; nothing was touched
+	PhaseRefused   Phase = "Refused"   // it would not have been clean, or was not allowed; nothing was touched
+
+	// PhaseIneffective is the end of one that succeeded and did not help: it
+	// freed nothing, or it was one too many in a day. Until a person clears it
+	// no further automatic restart of the workload is made.
+	PhaseIneffective Phase = "Ineffective"
+	// PhaseObserved is the end of one that says what would have been done.
+	PhaseObserved Phase = "Observed"
 )
 
 // Ended tells whether nothing more will happen in this phase.
 func (p Phase) Ended() bool {
 	switch p {
-	case PhaseSucceeded, PhaseStalled, PhaseFailed, PhaseRefused:
+	case PhaseSucceeded, PhaseIneffective, PhaseStalled, PhaseFailed, PhaseRefused, PhaseObserved:
 		return true
 	}
 	return false
@@ -192,8 +206,14 @@ type RestartStatus struct {
 	// +optional
 	Renewed *metav1.MicroTime `json:"renewed,omitempty"`
 
-	// started is when a holder first took it up. It is also the time that is
-	// written into the pod template, so a second holder finds what the first did.
+	// queued is when it was taken up, if it had to wait for its turn, a window,
+	// the end of a pause or an approval.
+	// +optional
+	Queued *metav1.Time `json:"queued,omitempty"`
+
+	// started is when its turn came. The deadline is counted from here. It is
+	// also the time that is written into the pod template, so a second holder
+	// finds what the first did.
 	// +optional
 	Started *metav1.Time `json:"started,omitempty"`
 
@@ -300,11 +320,23 @@ const (
 	// AnnotationCopied is an annotation on a copy: when it was made. The
 	// cooldown of a pod without owner is counted from it.
 	AnnotationCopied = "nodeagent.dev/copied"
-	// AnnotationRestart is an annotation that people write on a workload.
+	// AnnotationRestart is an annotation that people write on a workload or a
+	// namespace: act, approve, observe or never.
 	AnnotationRestart = "nodeagent.dev/restart"
 	// AnnotationNotify is an annotation that people write on a workload or its
 	// namespace: the receivers that are told of its restarts, or none.
 	AnnotationNotify = "nodeagent.dev/notify"
+	// AnnotationApproved is an annotation that a person writes on a Restart in
+	// phase Approval. Its value is the Restart's metadata.generation, so that
+	// what was approved once does not approve the next. The API server asks
+	// that whoever writes it may `approve` restarts.
+	AnnotationApproved = "nodeagent.dev/approved"
+	// AnnotationPaused is an annotation on the Lease of the slots: while it is
+	// there, no restart is begun in the whole cluster. Its value says why.
+	AnnotationPaused = "nodeagent.dev/paused"
+	// AnnotationSlots is an annotation on the same Lease: which restarts run,
+	// and which were begun within the hour, as JSON.
+	AnnotationSlots = "nodeagent.dev/slots"
 )
 
 // TemplateRecord remembers a pod template.
