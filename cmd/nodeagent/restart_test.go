@@ -363,10 +363,13 @@ func storyHandTold(t *testing.T, d *desk, ns string) {
 	table := d.Kubectl("get", "-n", ns, "restarts")
 	wide := d.Kubectl("get", "-n", ns, "restarts", "-o", "wide")
 	t.Logf("\n%s\n%s", table, wide)
-	for _, word := range []string{"NAME", "REASON", "PHASE", "deployment-web", "Manual", "Succeeded"} {
+	for _, word := range []string{"NAME", "REASON", "PHASE", "ASKED", "deployment-web", "Manual", "Succeeded", "1 pod replaced"} {
 		if !strings.Contains(table, word) {
 			t.Errorf("kubectl get restarts does not say %q:\n%s", word, table)
 		}
+	}
+	if !strings.Contains(wide, "it leaks") || !strings.Contains(wide, pod.Name) {
+		t.Errorf("kubectl get restarts -o wide tells neither why nor the pod:\n%s", wide)
 	}
 	for _, on := range []string{"deployment/web", "restart/deployment-web"} {
 		story := d.Kubectl("describe", "-n", ns, on)

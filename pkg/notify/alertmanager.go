@@ -57,7 +57,8 @@ func (a *alertmanager) send(ctx context.Context, in Incident, _ string) (string,
 	if err != nil {
 		return "", fmt.Errorf("cannot use the receiver's URL: %w", hush(err, base))
 	}
-	return "", post(ctx, a.client, to, nil, body)
+	_, err = post(ctx, a.client, to, nil, body)
+	return "", err
 }
 
 // alerts are what is to be said of an incident now. Labels are the same in all

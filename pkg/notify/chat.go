@@ -1,7 +1,9 @@
 package notify
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nicholas-fedor/shoutrrr"
-	"github.com/slack-go/slack"
 )
 
 // chat writes into a chat service. Slack, with a bot's token, gets a thread for
@@ -49,23 +50,29 @@ func slackBot(to string) (token, channel, api string, ok bool) {
 	return kind + "-" + strings.TrimPrefix(rest, kind+"-"), u.Host, u.Query().Get("api"), true
 }
 
+// slack posts to chat.postMessage of Slack's Web API, which answers what the
+// message is called.
 func (c *chat) slack(ctx context.Context, in Incident, thread, token, channel, api string) (string, error) {
-	options := []slack.Option{slack.OptionHTTPClient(c.client)}
-	if api != "" {
-		options = append(options, slack.OptionAPIURL(strings.TrimSuffix(api, "/")+"/"))
-	}
-	said := []slack.MsgOption{slack.MsgOptionText(text(in, thread == ""), false), slack.MsgOptionDisableLinkUnfurl()}
-	if thread != "" {
-		said = append(said, slack.MsgOptionTS(thread))
-	}
-	_, at, err := slack.New(token, options...).PostMessageContext(ctx, channel, said...)
+	body, err := json.Marshal(map[string]any{
+		"channel": channel, "text": text(in, thread == ""), "thread_ts": thread, "unfurl_links": false,
+	})
 	if err != nil {
-		return thread, fmt.Errorf("cannot write into Slack: %w", hush(err, "slack://"+token))
+		return thread, fmt.Errorf("cannot encode the message: %w", err)
 	}
-	if thread == "" {
-		thread = at
+	to := strings.TrimSuffix(cmp.Or(api, "https://slack.com/api"), "/") + "/chat.postMessage"
+	answer, err := post(ctx, c.client, to, http.Header{"Authorization": {"Bearer " + token}}, body)
+	if err != nil {
+		return thread, err
 	}
-	return thread, nil
+	var said struct {
+		OK    bool   `json:"ok"`
+		Error string `json:"error"`
+		TS    string `json:"ts"`
+	}
+	if err := json.Unmarshal(answer, &said); err != nil || !said.OK {
+		return thread, fmt.Errorf("cannot write into Slack: it answered %q", said.Error)
+	}
+	return cmp.Or(thread, said.TS), nil
 }
 
 // other hands the message to shoutrrr, which has a bound of its own for it but

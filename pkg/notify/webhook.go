@@ -55,7 +55,8 @@ func (w *webhook) send(ctx context.Context, in Incident, _ string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	return "", post(ctx, w.client, url, header, body)
+	_, err = post(ctx, w.client, url, header, body)
+	return "", err
 }
 
 func sign(key, timestamp string, body []byte) string {
@@ -65,11 +66,14 @@ func sign(key, timestamp string, body []byte) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
+// longestAnswer bounds what is read of an answer.
+const longestAnswer = 64 << 10
+
 // post sends JSON and wants a 2xx. Its errors hold no part of the URL.
-func post(ctx context.Context, client *http.Client, url string, header http.Header, body []byte) error {
+func post(ctx context.Context, client *http.Client, url string, header http.Header, body []byte) (answer []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("cannot use the receiver's URL: %w", hush(err, url))
+		return nil, fmt.Errorf("cannot use the receiver's URL: %w", hush(err, url))
 	}
 	for name, values := range header {
 		request.Header[name] = values
@@ -78,12 +82,15 @@ func post(ctx context.Context, client *http.Client, url string, header http.Head
 	request.Header.Set("User-Agent", "nodeagent")
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("cannot reach the receiver: %w", hush(err, url))
+		return nil, fmt.Errorf("cannot reach the receiver: %w", hush(err, url))
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 1<<16)) // so that the connection is used again
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("the receiver answered %s", response.Status)
+	answer, err = io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the receiver's answer: %w", hush(err, url))
 	}
-	return nil
+	if response.StatusCode/100 != 2 {
+		return nil, fmt.Errorf("the receiver answered %s", response.Status)
+	}
+	return answer, nil
 }

@@ -59,12 +59,13 @@ func TestReferences(t *testing.T) {
 		{"false", nil},
 		{"yes", nil},
 		{"configmap/env", []string{"configmap/env"}},
-		{"secret/env, configmap/volume, configmap/not-used", []string{"secret/env", "configmap/volume"}},
+		{"secret/env, configmap/volume, configmap/not-used, pod/x, secret/", []string{"configmap/not-used", "configmap/volume", "secret/env"}},
+		{"configmap", []string{"configmap/env", "configmap/envfrom", "configmap/projected", "configmap/volume"}},
 	} {
 		var got []string
 		for _, r := range wantedBy(tt.annotation, everywhere()) {
 			got = append(got, r.String())
-			if optional := r.String() == "secret/envfrom"; r.Optional != optional {
+			if optional := r.String() == "secret/envfrom" || r.Name == "not-used"; r.Optional != optional {
 				t.Errorf("%s: optional %v, want %v", r, r.Optional, optional)
 			}
 		}

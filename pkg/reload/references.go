@@ -1,15 +1,16 @@
 package reload
 
 import (
-	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Annotation is what a workload asks by: "true" for all that its pods use, or a
-// list such as configmap/app,secret/db.
+// Annotation is what a workload asks by: "true" for all that its pods use,
+// configmap or secret for all of one kind, or a list such as
+// configmap/app,secret/db, which may name what its pods do not use too.
 const Annotation = "nodeagent.dev/reload"
 
 // kind is of what is referred to.
@@ -39,16 +40,20 @@ func wantedBy(annotation string, template corev1.PodTemplateSpec) []reference {
 	case "true":
 		return references(template.Spec)
 	}
-	var chosen []reference
-	used := references(template.Spec)
+	chosen, used := map[string]reference{}, references(template.Spec)
 	for part := range strings.SplitSeq(annotation, ",") {
+		part = strings.TrimSpace(part)
+		of, name, named := strings.Cut(part, "/")
+		if k := kind(of); named && name != "" && (k == configMap || k == secret) {
+			chosen[part] = reference{k, name, true} // pods that do not use it run without it
+		}
 		for _, r := range used {
-			if strings.TrimSpace(part) == r.String() {
-				chosen = append(chosen, r)
+			if part == r.String() || part == string(r.Kind) {
+				chosen[r.String()] = r
 			}
 		}
 	}
-	return chosen
+	return sorted(chosen)
 }
 
 // references are all ConfigMaps and Secrets that pods of a template use, each
@@ -76,11 +81,14 @@ func references(spec corev1.PodSpec) []reference {
 	for _, s := range spec.ImagePullSecrets {
 		add(secret, s.Name, nil)
 	}
+	return sorted(found)
+}
+
+func sorted(found map[string]reference) []reference {
 	all := make([]reference, 0, len(found))
-	for _, r := range found {
-		all = append(all, r)
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, found[name])
 	}
-	slices.SortFunc(all, func(a, b reference) int { return cmp.Compare(a.String(), b.String()) })
 	return all
 }
 

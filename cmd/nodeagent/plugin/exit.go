@@ -20,7 +20,7 @@ func ExitCodes() []string {
 	return []string{
 		ExitDone:    "done: every restart succeeded; with --dry-run: would be begun; with --wait=false: was asked for",
 		ExitError:   "wrong usage, or the API server could not be asked, or said no",
-		ExitRefused: "at least one was refused: it would not have been clean. Nothing was touched there",
+		ExitRefused: "at least one was refused (it would not have been clean) or only observed (its mode). Nothing was touched there",
 		ExitFailed:  "at least one stalled or failed, or its Restart was deleted meanwhile",
 		ExitTimeout: "--timeout is over or Ctrl-C was pressed; the restart itself goes on",
 	}

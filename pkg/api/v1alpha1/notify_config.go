@@ -46,8 +46,9 @@ type Receiver struct {
 	// Webhook (JSON is posted, see docs/notify.md) or Alertmanager.
 	Kind ReceiverKind `json:"kind,omitempty"`
 
-	// urlFile is a file that holds the receiver's URL, of a mounted Secret. It
-	// is read again for each message.
+	// urlFile is a file that holds the receiver's URL: of the Secret
+	// nodeagent-notify, which is mounted at /etc/nodeagent-notify. It is read
+	// again for each message.
 	URLFile string `json:"urlFile,omitempty"`
 
 	// url is the receiver's URL, where it holds no secret: a Webhook's or an
@@ -67,7 +68,7 @@ func ExampleNotify() NotifyConfig {
 		Graph:   "https://grafana.example/d/nodeagent?var-namespace={namespace}&var-pod={pod}",
 		Default: []string{"oncall"},
 		Receivers: []Receiver{{
-			Name: "oncall", Kind: ReceiverChat, URLFile: "/etc/nodeagent/notify/oncall", URL: "http://alertmanager:9093", KeyFile: "/etc/nodeagent/notify/key",
+			Name: "oncall", Kind: ReceiverChat, URLFile: "/etc/nodeagent-notify/oncall", URL: "http://alertmanager:9093", KeyFile: "/etc/nodeagent-notify/key",
 		}},
 	}
 }

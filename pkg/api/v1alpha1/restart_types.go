@@ -16,14 +16,15 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Ineffective', 'Stalled', 'Failed', 'Refused', 'Observed']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
-// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
-// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.target.name`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Freed",type=string,JSONPath=`.status.freed`
-// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.status.started`
-// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`,priority=1
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,priority=1
+// +kubebuilder:printcolumn:name="Asked",type=date,JSONPath=`.spec.requestedAt`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Scope",type=string,JSONPath=`.spec.scope`,priority=1
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.pod`,priority=1
+// +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder`,priority=1
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.spec.message`,priority=1
 type Restart struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
