@@ -39,15 +39,12 @@ func TestRestartByHand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short runs the pure tests alone")
 	}
-	d := &desk{Cluster: apiserver.Start(t, apiserver.Controllers(), "ann", "bob", "eve", "agent")}
+	d := &desk{Cluster: apiserver.Start(t, apiserver.Controllers(), "ann", "bob", "eve")}
 	d.kubelet = apiserver.StartKubelet(t, d.Cluster, "node-a", "node-b")
-	base := filepath.Join(apiserver.Root(t), "manifests/base/")
-	d.Kubectl("create", "namespace", "nodeagent")
-	d.Kubectl("apply", "-n", "nodeagent", "-f", filepath.Join(base, "rbac.yaml"), "-f", filepath.Join(base, "people.yaml"))
-	for user, role := range map[string]string{"ann": "edit", "bob": "nodeagent-restart", "agent": "nodeagent"} {
+	d.InstallAgent(t)
+	for user, role := range map[string]string{"ann": "edit", "bob": "nodeagent-restart"} {
 		d.Kubectl("create", "clusterrolebinding", user, "--clusterrole="+role, "--user="+user)
 	}
-	d.Kubectl("create", "rolebinding", "agent", "-n", "nodeagent", "--role=nodeagent", "--user=agent")
 	d.agents(t, "node-a", "node-b")
 	d.install(t)
 	apiserver.Eventually(t, time.Minute, "edit has the right on Restarts", func() bool {
@@ -85,7 +82,7 @@ func (d *desk) agents(t *testing.T, nodes ...string) {
 	t.Cleanup(func() { cancel(); done.Wait() })
 	for _, node := range nodes {
 		log := apiserver.Log(t).With("node", node)
-		c, err := restart.NewClient(d.ConfigOf("agent"), log)
+		c, err := restart.NewClient(d.Agent(t, node), log)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -26,16 +27,19 @@ import (
 )
 
 // stage is an API server. What agents write into Restarts the stories write.
-type stage struct{ *apiserver.Cluster }
+type stage struct {
+	*apiserver.Cluster
+	agent *rest.Config
+}
 
 func TestOnAPIServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short runs the pure tests alone")
 	}
-	s := &stage{apiserver.Start(t, nil, "agent")}
-	s.Kubectl("create", "namespace", "nodeagent")
-	s.Kubectl("apply", "-n", "nodeagent", "-f", filepath.Join(apiserver.Root(t), "manifests/base/rbac.yaml"))
-	s.Kubectl("create", "clusterrolebinding", "agent", "--clusterrole=nodeagent", "--user=agent")
+	s := &stage{Cluster: apiserver.Start(t, nil)}
+	apiserver.StartKubelet(t, s.Cluster, "node-1")
+	s.InstallAgent(t)
+	s.agent = s.Agent(t, "node-1")
 	for name, story := range map[string]func(*testing.T, *stage, string){
 		"webhook":      storyWebhook,
 		"slack":        storySlack,
@@ -125,7 +129,7 @@ func (s *stage) notifier(t *testing.T, ns string, config v1alpha1.NotifyConfig) 
 		s.Kubectl("annotate", "--overwrite", "namespace", ns, v1alpha1.AnnotationNotify+"="+strings.Join(names, ","))
 		config.Default = []string{v1alpha1.NobodyNotified}
 	}
-	n, err := New(s.ConfigOf("agent"), config, prometheus.NewRegistry(), apiserver.Log(t))
+	n, err := New(s.agent, config, prometheus.NewRegistry(), apiserver.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,4 +411,3 @@ func storyMany(t *testing.T, s *stage, ns string) {
 		t.Errorf("12 messages in %s", took)
 	}
 }
-

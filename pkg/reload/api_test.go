@@ -2,7 +2,6 @@ package reload
 
 import (
 	"context"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -23,24 +23,17 @@ import (
 // base and manifests/overlays/reload give it.
 type stage struct {
 	*apiserver.Cluster
+	agent *rest.Config
 }
 
 func TestOnAPIServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short runs the pure tests alone")
 	}
-	s := &stage{apiserver.Start(t, apiserver.Controllers(), "agent")}
+	s := &stage{Cluster: apiserver.Start(t, apiserver.Controllers())}
 	apiserver.StartKubelet(t, s.Cluster, "node-a")
-	s.Kubectl("create", "namespace", "nodeagent")
-	for _, file := range []string{"base/rbac.yaml", "overlays/reload/rbac.yaml"} {
-		s.Kubectl("apply", "-n", "nodeagent", "-f", filepath.Join(apiserver.Root(t), "manifests", file))
-	}
-	for _, role := range []string{"nodeagent", "nodeagent-reload"} {
-		s.Kubectl("create", "clusterrolebinding", "test-"+role, "--clusterrole="+role, "--user=agent")
-	}
-	for _, role := range []string{"nodeagent", "nodeagent-reload"} {
-		s.Kubectl("create", "rolebinding", "test-"+role, "-n", "nodeagent", "--role="+role, "--user=agent")
-	}
+	s.InstallAgent(t, "overlays/reload/rbac.yaml")
+	s.agent = s.Agent(t, "node-a")
 	s.controller(t)
 	stories := map[string]func(*testing.T, *stage, string){
 		"every-use": storyEveryUse,
@@ -70,7 +63,7 @@ func TestOnAPIServer(t *testing.T) {
 func (s *stage) controller(t *testing.T) {
 	t.Helper()
 	log := apiserver.Log(t)
-	c, err := restart.NewClient(s.ConfigOf("agent"), log)
+	c, err := restart.NewClient(s.agent, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +78,7 @@ func (s *stage) controller(t *testing.T) {
 // reloader leads until stop is called or the test ends.
 func (s *stage) reloader(t *testing.T) (stop func()) {
 	t.Helper()
-	r, err := New(s.ConfigOf("agent"), Options{Node: "node-a", Namespace: "nodeagent"}, apiserver.Log(t))
+	r, err := New(s.agent, Options{Node: "node-a", Namespace: "nodeagent"}, apiserver.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func (c *Controller) apply(ctx context.Context, w World, s Step) error {
 		return c.bequeath(ctx, w, s)
 	case Admit:
 		return c.slots.take(ctx, w.Ledger, w.Restart)
-	case Queue, Begin, Report, End:
+	case Queue, Begin, Report, Hand, End:
 		return c.writeStatus(ctx, w, s)
 	}
 	return nil

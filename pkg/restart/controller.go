@@ -68,7 +68,7 @@ func NewController(c client.WithWatch, o Options, layers Layers, events *Events,
 }
 
 // Run carries out Restarts until the context ends. At rest it costs the API
-// server two watches, and two requests every ten minutes for each.
+// server three watches, and two requests every ten minutes for each.
 func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	c.crew.open(func(key client.ObjectKey) { g.Go(func() error { return c.work(ctx, key) }) })
@@ -81,19 +81,21 @@ func (c *Controller) Run(ctx context.Context) error {
 		})
 		return nil
 	})
-	g.Go(func() error {
-		c.follow(ctx)
-		c.crew.close()
-		return nil
-	})
-	return g.Wait()
+	for _, field := range []string{"spec.node", "status.holder"} {
+		g.Go(func() error { c.follow(ctx, field); return nil })
+	}
+	err := g.Wait()
+	c.crew.close()
+	return err
 }
 
-// follow has this node's Restarts carried out.
-func (c *Controller) follow(ctx context.Context) {
+// follow has this node's Restarts carried out: those that it is to take up,
+// and those that were handed on to it.
+func (c *Controller) follow(ctx context.Context, field string) {
+	of := client.MatchingFields{field: c.options.Node}
 	retry := newBackoff()
 	for ctx.Err() == nil {
-		err := c.round(ctx)
+		err := c.round(ctx, of)
 		if err == nil {
 			retry = newBackoff()
 			continue
@@ -107,24 +109,24 @@ func (c *Controller) follow(ctx context.Context) {
 
 // round has all carried out that is due, and what comes up until the watch
 // ends or it is time to list again.
-func (c *Controller) round(ctx context.Context) error {
-	due, version, err := c.list(ctx)
+func (c *Controller) round(ctx context.Context, of client.ListOption) error {
+	due, version, err := c.list(ctx, of)
 	if err != nil {
 		return err
 	}
 	for _, key := range due {
 		c.carry(key)
 	}
-	return c.idle(ctx, version)
+	return c.idle(ctx, of, version)
 }
 
 // list finds this node's Restarts that are to be carried out, the oldest
 // wish first.
-func (c *Controller) list(ctx context.Context) (due []client.ObjectKey, version string, err error) {
+func (c *Controller) list(ctx context.Context, of client.ListOption) (due []client.ObjectKey, version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var all v1alpha1.RestartList
-	if err := c.client.List(ctx, &all, c.ofThisNode()); err != nil {
+	if err := c.client.List(ctx, &all, of); err != nil {
 		return nil, "", fmt.Errorf("cannot list Restarts: %w", err)
 	}
 	slices.SortFunc(all.Items, func(a, b v1alpha1.Restart) int {
@@ -140,18 +142,14 @@ func (c *Controller) list(ctx context.Context) (due []client.ObjectKey, version 
 	return due, all.ResourceVersion, nil
 }
 
-func (c *Controller) ofThisNode() client.ListOption {
-	return client.MatchingFields{"spec.node": c.options.Node}
-}
-
 // idle follows this node's Restarts until the watch ends, or it is time to
 // list again.
-func (c *Controller) idle(ctx context.Context, version string) error {
+func (c *Controller) idle(ctx context.Context, of client.ListOption, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, relist)
 	defer cancel()
 	began := time.Now()
 	var all v1alpha1.RestartList
-	watcher, err := c.client.Watch(ctx, &all, c.ofThisNode(),
+	watcher, err := c.client.Watch(ctx, &all, of,
 		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true}})
 	if err != nil {
 		return fmt.Errorf("cannot watch Restarts: %w", err)

@@ -33,9 +33,10 @@ type looker struct {
 	options Options
 	layers  Layers // nil: nothing is known of any layer
 	written map[string]Written
-	until   time.Time // the deadline of the Restart, once it was found taken up
-	slots   *slots    // nil: nothing bounds how many restarts run
-	kept    time.Time // when the slot was last told to be alive
+	until   time.Time         // the deadline of the Restart, once it was found taken up
+	slots   *slots            // nil: nothing bounds how many restarts run
+	last    *v1alpha1.Restart // as it was last read; nil: it was not
+	kept    time.Time         // when the slot was last told to be alive
 }
 
 // mayGiveWay tells whether others may go before this Restart: nothing of it was

@@ -32,6 +32,7 @@ const (
 	Bequeath Action = "Bequeath" // make the copy an owner of the Restart, which would go with the old pod
 	Withdraw Action = "Withdraw" // take the labels off a pod by which Services select it
 	Restore  Action = "Restore"  // give a pod back the labels that were taken off it
+	Hand     Action = "Hand"     // hand the Restart on to the agent of the pod's node
 )
 
 // Step is the one thing to do next.
@@ -62,6 +63,22 @@ const (
 //
 // What follows in Running, pod by pod, stands in podbypod.go.
 func Next(w World) Step {
+	s := next(w)
+	switch s.Action {
+	case Release, Withdraw, Restore:
+		// A pod's labels are for the agent of its node to change: that is all
+		// that its token allows.
+		if s.Pod.Node != "" && s.Pod.Node != w.Node {
+			return Step{
+				Action: Hand, Phase: w.Restart.Status.Phase, Pod: s.Pod,
+				Message: fmt.Sprintf("Pod %s is the next one: the agent of its node %s goes on.", s.Pod.Name, s.Pod.Node),
+			}
+		}
+	}
+	return s
+}
+
+func next(w World) Step {
 	if !mine(w.Restart, w.Node) {
 		return Step{Action: Rest}
 	}

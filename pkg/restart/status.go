@@ -66,6 +66,9 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 	case fresh(w.Restart), queued(w.Restart) && s.Action != Report:
 		status = startStatus(w)
 	}
+	if s.Action == Hand {
+		status.Holder = s.Pod.Node
+	}
 	status.Phase, status.Message = s.Phase, cut(s.Message, maxMessage) // it may quote others, who have no bound
 	status.Renewed = new(metav1.NewMicroTime(w.Now))
 	count(w, &status)

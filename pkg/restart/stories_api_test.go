@@ -12,12 +12,12 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -148,11 +148,11 @@ func storyBadAPI(t *testing.T, s *stage, ns string) {
 // before.
 func (c *cluster) compact(t *testing.T) {
 	t.Helper()
-	revision := c.kubectl("get", "namespaces", "-o", "jsonpath={.metadata.resourceVersion}")
-	if _, err := strconv.ParseInt(strings.TrimSpace(revision), 10, 64); err != nil {
+	var all corev1.NamespaceList
+	if err := c.admin.List(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
-	body := fmt.Sprintf(`{"revision":%q,"physical":true}`, strings.TrimSpace(revision))
+	body := fmt.Sprintf(`{"revision":%q,"physical":true}`, all.ResourceVersion)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:"+strconv.Itoa(c.etcd)+"/v3/kv/compaction", bytes.NewBufferString(body))

@@ -131,7 +131,7 @@ func storyCutOff(t *testing.T, s *stage, ns string) {
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced")
 	cut.Store(false)
 	eventually(t, 30*time.Second, "the first agent is back", func() bool {
-		_, _, err := first.controller.list(t.Context())
+		_, _, err := first.controller.list(t.Context(), client.MatchingFields{"spec.node": s.nodeA})
 		return err == nil
 	})
 	if !r.Status.Started.Equal(held.Status.Started) || len(r.Status.History) != 1 || s.leads(ns) != s.nodeB {

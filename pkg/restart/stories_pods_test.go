@@ -531,7 +531,7 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			}
 		},
 	}
-	const most = 14 // boundaries; one more than there are is none
+	const most = 16 // boundaries; one more than there are is none
 	asks, before := map[string]asking{}, map[string][]corev1.Pod{}
 	for kind, prepare := range plays {
 		for i := range most {

@@ -81,8 +81,9 @@ func (c *Controller) step(ctx context.Context, l *looker, key client.ObjectKey, 
 		return Step{Action: "Look"}, err
 	}
 	if w == nil {
-		return Step{Action: Rest}, nil
+		return Step{Action: Rest}, c.deleted(ctx, l)
 	}
+	l.last = w.Restart
 	w.Trouble = trouble
 	s := Next(*w)
 	if s.Action == Rest {
@@ -99,6 +100,14 @@ func (c *Controller) step(ctx context.Context, l *looker, key client.ObjectKey, 
 		return s, err
 	}
 	return s, c.pass("after " + string(s.Action))
+}
+
+// deleted gives back the slot of a Restart that somebody deleted.
+func (c *Controller) deleted(ctx context.Context, l *looker) error {
+	if l.last == nil {
+		return nil
+	}
+	return c.slots.keep(ctx, l.last, true)
 }
 
 // keepSlot tells now and then that a Restart's slot is alive. What fails is

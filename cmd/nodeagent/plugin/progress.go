@@ -45,7 +45,7 @@ func progress(s state, now time.Time) string {
 	case restart.Waiting(s.restart):
 		return "asked for"
 	}
-	return string(s.restart.Status.Phase) + ": " + s.restart.Status.Message
+	return string(s.restart.Status.Phase) + ": " + strings.Join(strings.Fields(s.restart.Status.Message), " ")
 }
 
 // lines is the display for logs and pipes.

@@ -16,6 +16,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Ineffective', 'Stalled', 'Failed', 'Refused', 'Observed']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
+// +kubebuilder:selectablefield:JSONPath=`.status.holder`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Freed",type=string,JSONPath=`.status.freed`
