@@ -116,9 +116,9 @@ func stages(all []Incident) string {
 	return strings.Join(words, " ")
 }
 
-// notifier leads until stop is called or the test ends. It speaks of one
-// namespace's Restarts alone, by an annotation on that namespace: all stories
-// share a cluster.
+// notifier leads until stop is called or the test ends. All stories share a
+// cluster, so each has receivers of its own names, and its namespace's
+// annotation leads to them alone.
 func (s *stage) notifier(t *testing.T, ns string, config v1alpha1.NotifyConfig) (n *Notifier, stop func()) {
 	t.Helper()
 	if config.Default == nil {
@@ -197,16 +197,16 @@ func storyWebhook(t *testing.T, s *stage, ns string) {
 	got := listen(t, nil)
 	n, _ := s.notifier(t, ns, v1alpha1.NotifyConfig{
 		Graph:     "https://graphs.example/d?ns={namespace}",
-		Receivers: []v1alpha1.Receiver{{Name: "hook", Kind: v1alpha1.ReceiverWebhook, URLFile: file(t, got.URL+"/in/s3cret"), KeyFile: file(t, "the key")}},
+		Receivers: []v1alpha1.Receiver{{Name: ns, Kind: v1alpha1.ReceiverWebhook, URLFile: file(t, got.URL+"/in/s3cret"), KeyFile: file(t, "the key")}},
 	})
 	r := s.ask(t, ns, "checkout")
-	s.untilTold(t, r, "hook", v1alpha1.NotifySeen)
+	s.untilTold(t, r, ns, v1alpha1.NotifySeen)
 	s.goes(t, r, v1alpha1.PhasePending, "Taken up by node-3.")
 	s.goes(t, r, v1alpha1.PhaseRunning, "1 of 3 pods are new.")
-	s.untilTold(t, r, "hook", v1alpha1.NotifyRestarting)
+	s.untilTold(t, r, ns, v1alpha1.NotifyRestarting)
 	s.goes(t, r, v1alpha1.PhaseVerifying, "The new pods are Ready.")
 	s.goes(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced in 41s, 4.1Gi freed on node-3.")
-	s.untilTold(t, r, "hook", v1alpha1.NotifyDone)
+	s.untilTold(t, r, ns, v1alpha1.NotifyDone)
 	all := got.incidents(t, ns)
 	if stages(all) != "Seen Restarting Done" {
 		t.Fatalf("told %s", stages(all))
@@ -221,12 +221,12 @@ func storyWebhook(t *testing.T, s *stage, ns string) {
 			t.Errorf("signature %q at %s, want %q", h.Get(headerSignature), got.paths[i], want)
 		}
 	}
-	if v := testutil.ToFloat64(n.counter.WithLabelValues("hook", delivered)); v != 3 {
+	if v := testutil.ToFloat64(n.counter.WithLabelValues(ns, delivered)); v != 3 {
 		t.Errorf("%v delivered, want 3", v)
 	}
 	// The next restart of the same workload is another incident.
 	r = s.ask(t, ns, "checkout")
-	s.untilTold(t, r, "hook", v1alpha1.NotifySeen)
+	s.untilTold(t, r, ns, v1alpha1.NotifySeen)
 	if all = got.incidents(t, ns); all[3].ID != ns+"/deployment-checkout#2" || all[3].Finished != nil {
 		t.Errorf("%+v", all[3])
 	}
@@ -238,17 +238,17 @@ func storySlack(t *testing.T, s *stage, ns string) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"ok":true,"channel":"C0123456","ts":"1700000000.00000%d"}`, n)
 	})
-	config := v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: "slack", Kind: v1alpha1.ReceiverChat,
+	config := v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: ns, Kind: v1alpha1.ReceiverChat,
 		URLFile: file(t, "slack://xoxb:1234-5678-abcdef@C0123456?api="+got.URL+"/api/")}}}
 	_, stop := s.notifier(t, ns, config)
 	r := s.ask(t, ns, "checkout")
-	s.untilTold(t, r, "slack", v1alpha1.NotifySeen)
+	s.untilTold(t, r, ns, v1alpha1.NotifySeen)
 	stop()
 	s.notifier(t, ns, config)
 	s.goes(t, r, v1alpha1.PhaseRunning, "1 of 3 pods are new.")
-	s.untilTold(t, r, "slack", v1alpha1.NotifyRestarting)
+	s.untilTold(t, r, ns, v1alpha1.NotifyRestarting)
 	s.goes(t, r, v1alpha1.PhaseStalled, "Not complete after 10m.")
-	s.untilTold(t, r, "slack", v1alpha1.NotifyFailed)
+	s.untilTold(t, r, ns, v1alpha1.NotifyFailed)
 	var threads, texts []string
 	for i, body := range got.all() {
 		var said struct{ Channel, Text, Thread_TS string } //nolint:revive // Slack's word
@@ -271,11 +271,11 @@ func storySlack(t *testing.T, s *stage, ns string) {
 // Any other chat service, here Mattermost's incoming webhook, through shoutrrr.
 func storyMattermost(t *testing.T, s *stage, ns string) {
 	got := listen(t, nil)
-	s.notifier(t, ns, v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: "team", Kind: v1alpha1.ReceiverChat,
+	s.notifier(t, ns, v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: ns, Kind: v1alpha1.ReceiverChat,
 		URLFile: file(t, "mattermost://nodeagent@"+strings.TrimPrefix(got.URL, "http://")+"/t0ken?disabletls=yes")}}})
 	r := s.ask(t, ns, "checkout")
 	s.goes(t, r, v1alpha1.PhaseRefused, "The Deployment is paused.")
-	s.untilTold(t, r, "team", v1alpha1.NotifyFailed)
+	s.untilTold(t, r, ns, v1alpha1.NotifyFailed)
 	all := got.all()
 	var message struct{ Text string }
 	if err := json.Unmarshal(all[len(all)-1], &message); err != nil || !strings.Contains(message.Text, "Refused: The Deployment is paused.") ||
@@ -367,21 +367,21 @@ func storyTrouble(t *testing.T, s *stage, ns string) {
 // What was told is not told again by the next agent; what was not is.
 func storyAgain(t *testing.T, s *stage, ns string) {
 	got := listen(t, nil)
-	config := v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: "hook", Kind: v1alpha1.ReceiverWebhook, URL: got.URL}}}
+	config := v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: ns, Kind: v1alpha1.ReceiverWebhook, URL: got.URL}}}
 	_, stop := s.notifier(t, ns, config)
 	first := s.ask(t, ns, "first")
-	s.untilTold(t, first, "hook", v1alpha1.NotifySeen)
+	s.untilTold(t, first, ns, v1alpha1.NotifySeen)
 	stop()
 	s.goes(t, first, v1alpha1.PhasePending, "Taken up by node-3.")
 	s.goes(t, first, v1alpha1.PhaseSucceeded, "3 pods replaced in 41s.")
 	second := s.ask(t, ns, "second")
 	_, stop = s.notifier(t, ns, config)
-	s.untilTold(t, first, "hook", v1alpha1.NotifyDone)
-	s.untilTold(t, second, "hook", v1alpha1.NotifySeen)
+	s.untilTold(t, first, ns, v1alpha1.NotifyDone)
+	s.untilTold(t, second, ns, v1alpha1.NotifySeen)
 	stop()
 	_, stop = s.notifier(t, ns, config)
 	third := s.ask(t, ns, "third")
-	s.untilTold(t, third, "hook", v1alpha1.NotifySeen)
+	s.untilTold(t, third, ns, v1alpha1.NotifySeen)
 	stop()
 	counts := map[string]int{}
 	for _, in := range got.incidents(t, ns) {
@@ -405,7 +405,7 @@ func storyMany(t *testing.T, s *stage, ns string) {
 		s.ask(t, ns, fmt.Sprintf("w%d", i))
 	}
 	began := time.Now()
-	s.notifier(t, ns, v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: "hook", Kind: v1alpha1.ReceiverWebhook, URL: got.URL}}})
+	s.notifier(t, ns, v1alpha1.NotifyConfig{Receivers: []v1alpha1.Receiver{{Name: ns, Kind: v1alpha1.ReceiverWebhook, URL: got.URL}}})
 	apiserver.Eventually(t, time.Minute, "all are told", func() bool { return len(got.incidents(t, ns)) == 12 })
 	if took := time.Since(began); took < (12-burst)*time.Second*9/10 {
 		t.Errorf("12 messages in %s", took)
