@@ -212,3 +212,10 @@ func eventually(t *testing.T, within time.Duration, what string, so func() bool)
 		}
 	}
 }
+
+// anyVersion begins a watch at what the API server has in its cache. Without
+// it the server first waits until that is as new as etcd, which etcd 3.4
+// cannot tell where nothing of the kind is written meanwhile.
+func anyVersion() client.ListOption {
+	return &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}
+}

@@ -280,7 +280,7 @@ func storySlots(t *testing.T, s *stage, ns string) {
 // those that were begun and have not ended.
 func (s *stage) mostAtOnce(t *testing.T, ns string) (most func() int) {
 	t.Helper()
-	watcher, err := s.cluster.admin.Watch(t.Context(), &v1alpha1.RestartList{}, client.InNamespace(ns))
+	watcher, err := s.cluster.admin.Watch(t.Context(), &v1alpha1.RestartList{}, client.InNamespace(ns), anyVersion())
 	if err != nil {
 		t.Fatal(err)
 	}
