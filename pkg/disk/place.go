@@ -124,6 +124,9 @@ type place struct {
 	series Series
 	trends Trends
 	marks  marks
+	// evidence is what grew, by its path within the place; none while it
+	// does not grow.
+	evidence []Growth
 }
 
 // measured tells whether it is looked at by a Meter; the others are told of.
@@ -137,7 +140,16 @@ func (p *place) look(l Look) {
 	p.since = l.Started
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
+	p.mark(l)
+}
+
+// mark takes in which files a look saw.
+func (p *place) mark(l Look) {
 	p.marks.look(p.at, l)
+	p.evidence = nil
+	if p.growing() {
+		p.evidence = p.marks.growths()
+	}
 }
 
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
@@ -163,10 +175,7 @@ func (p *place) growing() bool {
 // growths are its evidence, with paths as the container sees them that has
 // the place at shown.
 func (p *place) growths(shown string) []Growth {
-	if !p.growing() {
-		return nil
-	}
-	out := p.marks.growths()
+	out := slices.Clone(p.evidence)
 	for i := range out {
 		if shown != "" {
 			out[i].Path = strings.TrimSuffix(strings.TrimSuffix(shown, "/")+out[i].Path, "/")

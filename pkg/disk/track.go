@@ -10,6 +10,8 @@ import (
 // key names a container: its id is unique within its containerd namespace.
 type key struct{ namespace, id string }
 
+func (k key) String() string { return k.namespace + "/" + k.id }
+
 func keyOf(c runtime.Container) key { return key{c.Namespace, c.ID} }
 
 // track is what the watcher knows of one container.
