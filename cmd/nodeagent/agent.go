@@ -49,8 +49,14 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		limits = api.pods
 	}
 
+	recorder, err := o.record.open(log)
+	if err != nil {
+		return err
+	}
 	meter := disk.NewWalker(cfg.HostRoot)
-	disks, err := disk.NewWatcher(diskOptions(cfg, containers, meter, limits, reg, log))
+	watch := diskOptions(cfg, containers, meter, limits, reg, log)
+	watch.Recorder = recorder
+	disks, err := disk.NewWatcher(watch)
 	if err != nil {
 		return err
 	}
@@ -65,6 +71,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
+	if recorder != nil {
+		g.Go(func() error { return recorder.Run(ctx) })
+	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
 	} else {
@@ -87,19 +96,23 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 }
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
+	return disk.Options{
+		Containers: func() []runtime.Container { return containers.Containers().Containers },
+		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
+		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Limits: l, Policy: diskPolicy(cfg), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Registerer: reg, Logger: log.With("part", "disk"),
+	}
+}
+
+func diskPolicy(cfg *v1alpha1.Config) disk.Policy {
 	policy := disk.DefaultPolicy()
 	percent, bytes, _ := v1alpha1.ParseReserve(cfg.Disk.Reserve) // Validate has seen it
 	policy.Reserve = disk.Reserve{Percent: percent, Amount: bytes}
 	policy.Horizon = cfg.Disk.Horizon.Duration
 	minimum := resource.MustParse(cfg.Disk.Minimum)
 	policy.MinBytes = minimum.Value()
-	return disk.Options{
-		Containers: func() []runtime.Container { return containers.Containers().Containers },
-		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
-		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
-		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
-		Registerer: reg, Logger: log.With("part", "disk"),
-	}
+	return policy
 }
 
 // watchDisks begins once containerd has told of all containers: before that

@@ -17,6 +17,7 @@ type runOptions struct {
 	kubeconfig string
 	standalone bool
 	logLevel   slog.Level
+	record     recordOptions
 }
 
 func newRunCommand() *cobra.Command {
@@ -37,6 +38,7 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(cmd)
+	o.record.addFlags(cmd)
 	cmd.Flags().TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: DEBUG, INFO, WARN or ERROR")
 	return cmd
 }

@@ -31,6 +31,7 @@ type recordContainer struct {
 	Name      string       `json:"name,omitempty"`
 	Pod       *recordPod   `json:"pod,omitempty"`
 	Sandbox   bool         `json:"sandbox,omitempty"`
+	Created   time.Time    `json:"created,omitzero"`
 	Places    []recordHold `json:"places"`
 }
 

@@ -62,7 +62,7 @@ func recordLookOf(id int, p *place) recordLook {
 // container records who t is, where that is new.
 func (r *Recorder) container(t *track) {
 	c := t.container
-	line := recordContainer{Key: keyOf(c).String(), Namespace: c.Namespace, ID: c.ID, Name: c.Name, Sandbox: c.Sandbox}
+	line := recordContainer{Key: keyOf(c).String(), Namespace: c.Namespace, ID: c.ID, Name: c.Name, Sandbox: c.Sandbox, Created: c.Created}
 	if c.Pod != (runtime.Pod{}) {
 		line.Pod = &recordPod{c.Pod.Namespace, c.Pod.Name, c.Pod.UID}
 	}

@@ -154,7 +154,7 @@ func (p *Replay) container(c recordContainer) error {
 		t = &track{}
 		p.byKey[c.Key] = t
 	}
-	t.container = runtime.Container{Namespace: c.Namespace, ID: c.ID, Name: c.Name, Sandbox: c.Sandbox}
+	t.container = runtime.Container{Namespace: c.Namespace, ID: c.ID, Name: c.Name, Sandbox: c.Sandbox, Created: c.Created}
 	if c.Pod != nil {
 		t.container.Pod = runtime.Pod{Namespace: c.Pod.Namespace, Name: c.Pod.Name, UID: c.Pod.UID}
 	}
