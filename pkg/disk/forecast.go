@@ -176,7 +176,7 @@ func together(parts []Holding, counts func(Holding) bool, of figure) (held int64
 			peak += t.Peak
 		}
 	}
-	own.Rising, own.Looks = lead.Rising, lead.Looks
+	own.Rising, own.Looks, own.Began = lead.Rising, lead.Looks, lead.Began
 	if !anew && own.Rate.Expected > 0 {
 		own.Peak = peak
 	}

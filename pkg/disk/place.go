@@ -155,7 +155,7 @@ func (p *place) mark(l Look) {
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
 	p.at, p.usage, p.failures = at, u, 0
 	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
-	p.trends = p.series.Trends()
+	p.trends = p.series.Trends().remembering(p.trends, u)
 }
 
 // took adds what a measure cost, good or not, to what it is expected to cost.

@@ -100,21 +100,24 @@ type recordReserve struct {
 }
 
 type recordPolicy struct {
-	Reserve        recordReserve `json:"reserve"`
-	InodeReserve   recordReserve `json:"inodeReserve"`
-	HorizonSeconds float64       `json:"horizonSeconds"`
-	SustainSeconds float64       `json:"sustainSeconds"`
-	CalmSeconds    float64       `json:"calmSeconds"`
-	MinBytes       int64         `json:"minBytes"`
-	MinInodes      int64         `json:"minInodes"`
-	MinShare       float64       `json:"minShare"`
-	MinRate        float64       `json:"minRate"`
+	Reserve               recordReserve `json:"reserve"`
+	InodeReserve          recordReserve `json:"inodeReserve"`
+	HorizonSeconds        float64       `json:"horizonSeconds"`
+	SustainSeconds        float64       `json:"sustainSeconds"`
+	CalmSeconds           float64       `json:"calmSeconds"`
+	StartupSeconds        float64       `json:"startupSeconds"`
+	StartupSustainSeconds float64       `json:"startupSustainSeconds"`
+	MinBytes              int64         `json:"minBytes"`
+	MinInodes             int64         `json:"minInodes"`
+	MinShare              float64       `json:"minShare"`
+	MinRate               float64       `json:"minRate"`
 }
 
 func recordPolicyOf(p Policy) recordPolicy {
 	return recordPolicy{
 		Reserve: recordReserve(p.Reserve), InodeReserve: recordReserve(p.InodeReserve),
 		HorizonSeconds: p.Horizon.Seconds(), SustainSeconds: p.Sustain.Seconds(), CalmSeconds: p.Calm.Seconds(),
+		StartupSeconds: p.Startup.Seconds(), StartupSustainSeconds: p.StartupSustain.Seconds(),
 		MinBytes: p.MinBytes, MinInodes: p.MinInodes, MinShare: p.MinShare, MinRate: p.MinRate,
 	}
 }
@@ -123,6 +126,7 @@ func (p recordPolicy) policy() Policy {
 	return Policy{
 		Reserve: Reserve(p.Reserve), InodeReserve: Reserve(p.InodeReserve),
 		Horizon: ofSeconds(p.HorizonSeconds), Sustain: ofSeconds(p.SustainSeconds), Calm: ofSeconds(p.CalmSeconds),
+		Startup: ofSeconds(p.StartupSeconds), StartupSustain: ofSeconds(p.StartupSustainSeconds),
 		MinBytes: p.MinBytes, MinInodes: p.MinInodes, MinShare: p.MinShare, MinRate: p.MinRate,
 	}
 }
