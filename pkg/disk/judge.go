@@ -105,12 +105,11 @@ func sure(f Facts, b forecast, p Policy) bool {
 	return !regrowth(b, p) && toBlame(b, p, 1)
 }
 
-// sustain is for how long it must have grown to be sure. A container that has
-// grown ever since it was made may be unpacking or warming a cache: that gets
-// longer, as far as there is time for it.
+// sustain is for how long it must have grown to be sure. One that was never
+// seen quiet may be unpacking, warming a cache, or in the middle of a tooth:
+// that gets longer, as far as there is time for it.
 func sustain(f Facts, b forecast, p Policy) time.Duration {
-	made := f.Container.Created
-	if made.IsZero() || b.own.Began.Sub(made) > p.Startup {
+	if f.Watched.IsZero() || b.own.Began.Sub(f.Watched) > p.Startup {
 		return p.Sustain
 	}
 	return max(p.Sustain, min(p.StartupSustain, b.until.Latest/10))
@@ -141,20 +140,25 @@ func near(all []forecast, p Policy) bool {
 	return false
 }
 
-// regrowth tells whether it only grows back to where it has been before, and
-// there was and is room for that, with time to act should it go on: the tooth
-// of a saw.
+// regrowth tells whether it only grows back to where it has been before, or not
+// far above, and there is room for that, with time to act should it go on: the
+// tooth of a saw. No tooth is as high as the one before.
 func regrowth(b forecast, p Policy) bool {
-	if backAt(float64(b.held), b.own.Peak) {
-		return false
+	within := func(times float64, left time.Duration) bool {
+		beyond := float64(b.held+b.room) - times*b.own.Peak
+		return float64(b.held) < times*b.own.Peak && beyond > 0 && timeFor(int64(beyond), b.rate.High) >= left
 	}
-	beyond := float64(b.held+b.room) - 1.05*b.own.Peak
-	return beyond > 0 && timeFor(int64(beyond), b.rate.High) >= p.Horizon/30
+	return within(habit, p.Horizon/6) || within(again, p.Horizon/30)
 }
 
-// backAt tells whether something stands where it stood before it dropped, or
-// above.
-func backAt(held, peak float64) bool { return held >= 1.05*peak }
+const (
+	again = 1.05 // of a peak: where it was before, or about there
+	habit = 2.0  // of a peak: what may still be a higher tooth
+)
+
+// outgrew tells whether something stands far above where it stood before it
+// dropped.
+func outgrew(held, peak float64) bool { return held >= habit*peak }
 
 // toBlame tells whether the container's own growth counts; ease lowers the bar.
 func toBlame(b forecast, p Policy, ease float64) bool {

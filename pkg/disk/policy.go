@@ -36,9 +36,9 @@ type Policy struct {
 	// one within 8 s: up to 2 s until the first look that sees it, then one a
 	// second.
 	Sustain time.Duration
-	// Startup and StartupSustain: a container that has grown since Startup
-	// after it was made, or before, must have grown for StartupSustain, or a
-	// tenth of the time that is left if that is less. Default 3 s, 1 min.
+	// Startup and StartupSustain: a container that grows since Startup after
+	// it was first looked at, or before, must have grown for StartupSustain, or
+	// for a tenth of the time that is left if that is less. Default 1 s, 1 min.
 	Startup, StartupSustain time.Duration
 	// Calm is for how long no bound may be nearer than twice the Horizon
 	// before an offender is none any more. Default 1 min.
@@ -64,7 +64,7 @@ func DefaultPolicy() Policy {
 		InodeReserve:   Reserve{Percent: 5},
 		Horizon:        30 * time.Minute,
 		Sustain:        5 * time.Second,
-		Startup:        3 * time.Second,
+		Startup:        time.Second,
 		StartupSustain: time.Minute,
 		Calm:           time.Minute,
 		MinBytes:       64 << 20,

@@ -22,7 +22,7 @@ type Trend struct {
 	Rising time.Duration
 	Looks  int
 	// Began is since when it has grown, at a tenth of its rate or more, with
-	// no pause above 5 s; zero when it does not grow. It may be before Rising.
+	// no pause above 5 s; zero when it does not grow. Rising goes by a window.
 	Began time.Time
 	// Floor tells that the rate is that of the floor: what stays when files
 	// that come and go have gone.
@@ -36,7 +36,8 @@ const (
 	newest    = 5  // points of the shortest window: one more than a growth must be seen in
 	thinned   = 24 // points of a window after thinning: 276 pairs
 	outlier   = 0.1
-	riseShare = 0.1 // of the expected growth: less than that is a pause
+	riseShare = 0.1  // of the expected growth: less than that is a pause
+	onset     = 0.01 // of a rise: up to there it is quiet
 	riseGap   = 5 * time.Second
 	teeth     = 5    // drops that a floor must have been seen at
 	z95       = 1.96 // two-sided 95% of the normal distribution
@@ -68,7 +69,7 @@ func Estimate(points []Point) Trend {
 	switch {
 	case f.Rate.Low <= 0:
 		return t
-	case t.Rate.Low > f.Rate.Low && backAt(last[0].Value, peak):
+	case t.Rate.Low > f.Rate.Low && outgrew(last[0].Value, peak):
 		return t // it outgrows what comes and goes
 	}
 	return f
@@ -80,6 +81,7 @@ func sinceThen(seg []Point) Trend {
 	if flat(seg) {
 		return t
 	}
+	seg = sinceOnset(seg)
 	rate, window := intersect(seg)
 	t.Rate = rate
 	if rate.Low <= 0 {
@@ -91,8 +93,23 @@ func sinceThen(seg []Point) Trend {
 		t.Rate.Low = 0
 		return t
 	}
-	t.Began = began(seg, t.Rising, rate.Expected)
+	t.Began = began(seg, rate.Expected)
 	return t
+}
+
+// sinceOnset cuts off the quiet time before the growth, which says nothing of
+// its rate: all but the last two points of the first hundredth of the rise.
+func sinceOnset(seg []Point) []Point {
+	top := seg[0].Value
+	for _, p := range seg {
+		top = max(top, p.Value)
+	}
+	quiet := seg[0].Value + onset*(top-seg[0].Value)
+	i := 1
+	for i < len(seg) && seg[i].Value <= quiet {
+		i++
+	}
+	return seg[max(0, i-2):]
 }
 
 // floor is the trend of the lowest points after each drop.
@@ -119,16 +136,14 @@ func lowest(p []Point) Point {
 	return slices.MinFunc(p, func(a, b Point) int { return cmp.Compare(a.Value, b.Value) })
 }
 
-// began goes back from where a rise was seen from, as long as it grew before.
-func began(seg []Point, rising time.Duration, rate float64) time.Time {
-	end := seg[len(seg)-1].At
-	at := end.Add(-rising)
-	for i := len(seg) - 1; i > 0; i-- {
-		if at.Sub(seg[i].At) > riseGap {
-			break
-		}
-		if !seg[i].At.After(at) && grows(seg[i-1], seg[i], rate) {
-			at = seg[i-1].At
+// began goes back as long as it grew, and tells when within the first step the
+// growth must have begun.
+func began(seg []Point, rate float64) time.Time {
+	at := seg[len(seg)-1].At
+	for i := len(seg) - 1; i > 0 && at.Sub(seg[i].At) <= riseGap; i-- {
+		if grows(seg[i-1], seg[i], rate) {
+			took := time.Duration((seg[i].Value - seg[i-1].Value) / rate * float64(time.Second))
+			at = seg[i].At.Add(-min(took, seg[i].At.Sub(seg[i-1].At)))
 		}
 	}
 	return at

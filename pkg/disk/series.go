@@ -80,7 +80,7 @@ func (t Trends) remembering(before Trends, u Usage) Trends {
 }
 
 func peakOf(now, before Trend, held int64) float64 {
-	if now.Floor || backAt(float64(held), before.Peak) {
+	if now.Floor || outgrew(float64(held), before.Peak) {
 		return now.Peak
 	}
 	return max(now.Peak, before.Peak)

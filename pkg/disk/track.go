@@ -20,7 +20,8 @@ type track struct {
 	holds     []hold // the layer first
 	blind     bool   // its open files could not be looked at the last time
 
-	verdict Verdict // zero before the first good look at any of its places
+	watched time.Time // when it was first judged
+	verdict Verdict   // zero before the first good look at any of its places
 	state   State
 	told    time.Time
 }

@@ -323,7 +323,10 @@ func (w *Watcher) look(p *place, l Look) {
 }
 
 func (w *Watcher) judge(t *track, at time.Time) {
-	f := Facts{Container: t.container, Node: w.opts.Node, At: at, Parts: t.holdings()}
+	if t.watched.IsZero() {
+		t.watched = at
+	}
+	f := Facts{Container: t.container, Node: w.opts.Node, At: at, Watched: t.watched, Parts: t.holdings()}
 	if w.opts.Limits != nil && t.container.Pod.UID != "" {
 		f.Limits = w.opts.Limits.Limits(t.container.Pod.UID)
 	}

@@ -103,10 +103,10 @@ func manySmallWriters(ctx context.Context) error {
 	return processes(ctx, 20, `i=0; while :; do echo "$PAYLOAD" > session-$$-$i; i=$((i+1)); sleep 0.2; done`)
 }
 
-// burstAndStop writes 200 MiB within three seconds, and 100 MiB two minutes later.
+// burstAndStop writes 100 MiB within two seconds, and again two minutes later.
 func burstAndStop(ctx context.Context) error {
 	wait(ctx, 60*time.Second)
-	if err := appendTo(ctx, "export.csv", 70*mib, 200*mib); err != nil {
+	if err := appendTo(ctx, "export.csv", 50*mib, 100*mib); err != nil {
 		return err
 	}
 	wait(ctx, 2*time.Minute)
