@@ -19,13 +19,13 @@ const recordedSeries = "testdata/series"
 // wanted is what the verdict on a recorded series must be. Times are seconds
 // since the recording began.
 type wanted struct {
-	Name      string
-	Is        string // what was recorded
-	Offender  bool
-	Resource  Resource // bytes if not said
-	NotBefore float64
-	By        float64 // at the latest, and then to the end
-	Evidence  string  // the path that must be named by then, or soon after
+	Name     string
+	Is       string // what was recorded
+	Offender bool
+	Resource Resource // bytes if not said
+	From     float64  // when the growth begins; it cannot be sure within the Sustain after it
+	By       float64  // at the latest, and then to the end
+	Evidence string   // the path that must be named by then, or soon after
 }
 
 func wantedSeries(t *testing.T) []wanted {
@@ -92,8 +92,8 @@ func (w wanted) check(t *testing.T, began time.Time, verdicts []Verdict) {
 	case !w.Offender:
 	case since < 0:
 		t.Errorf("never an offender, want by %.0f s: %s", w.By, w.Is)
-	case since < w.NotBefore || since > w.By:
-		t.Errorf("an offender at %.1f s, want from %.0f to %.0f s: %s", since, w.NotBefore, w.By, w.Is)
+	case since < w.From+DefaultPolicy().Sustain.Seconds() || since > w.By:
+		t.Errorf("an offender at %.1f s, want some seconds after %.0f s, by %.0f s: %s", since, w.From, w.By, w.Is)
 	case changes != 1:
 		t.Errorf("the verdict changed %d times, want it to stay: %s", changes, w.Is)
 	case !named:
