@@ -85,9 +85,27 @@ func (c *Cluster) Lab(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// Kubeconfig is the file with which the cluster is reached.
+func (c *Cluster) Kubeconfig(ctx context.Context) (string, error) {
+	file, err := c.Lab(ctx, "kubeconfig")
+	return strings.TrimSpace(file), err
+}
+
+// Path is a file of the repository.
+func (c *Cluster) Path(parts ...string) string {
+	return filepath.Join(append([]string{c.root}, parts...)...)
+}
+
 // Kubectl runs the cluster's own kubectl.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.Lab(ctx, append([]string{"kubectl"}, args...)...)
+}
+
+// KubectlCommand is the cluster's kubectl for who gives it a terminal.
+func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.lab, append([]string{"kubectl"}, args...)...)
+	cmd.Dir = c.root
+	return cmd
 }
 
 // InstallAgent applies the base as it is and waits until the agent is ready on
