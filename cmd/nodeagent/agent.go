@@ -183,7 +183,11 @@ func logOffence(log *slog.Logger, v disk.Verdict) {
 func evidence(v disk.Verdict) []string {
 	files := make([]string, 0, len(v.Evidence))
 	for _, g := range v.Evidence {
-		files = append(files, fmt.Sprintf("%q %d B, %.0f B/s", g.Path, g.Bytes, g.Rate))
+		what := ""
+		if g.Files > 0 {
+			what = fmt.Sprintf("%d files, %.0f more/s, ", g.Files, g.FileRate)
+		}
+		files = append(files, fmt.Sprintf("%q %s%d B, %.0f B/s", g.Path, what, g.Bytes, g.Rate))
 	}
 	return files
 }

@@ -72,6 +72,7 @@ func TestOnAPIServer(t *testing.T) {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"owners":             storyOwners,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {

@@ -36,7 +36,7 @@ func Start(cmd *exec.Cmd, columns, lines int) (*Terminal, error) {
 	}
 	t := &Terminal{cmd: cmd, pty: f, screen: vt.NewEmulator(columns, lines)}
 	t.loops.Go(func() { _, _ = io.Copy(drawing{t}, f) }) // ends with the program
-	t.loops.Go(func() { _, _ = io.Copy(f, t.screen) }) // answers; ends with the emulator
+	t.loops.Go(func() { _, _ = io.Copy(f, t.screen) })   // answers; ends with the emulator
 	return t, nil
 }
 

@@ -108,6 +108,9 @@ func until(c Container) string {
 
 func fileName(f File) string {
 	if f.Files > 0 {
+		if f.FilesPerSecond >= 1 {
+			return fmt.Sprintf("%s (%d files, %.0f more/s)", plain(f.Path), f.Files, f.FilesPerSecond)
+		}
 		return fmt.Sprintf("%s (%d files)", plain(f.Path), f.Files)
 	}
 	return plain(f.Path)
