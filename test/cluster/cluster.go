@@ -85,12 +85,6 @@ func (c *Cluster) Lab(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// Kubeconfig is the file with which the cluster is reached.
-func (c *Cluster) Kubeconfig(ctx context.Context) (string, error) {
-	file, err := c.Lab(ctx, "kubeconfig")
-	return strings.TrimSpace(file), err
-}
-
 // Path is a file of the repository.
 func (c *Cluster) Path(parts ...string) string {
 	return filepath.Join(append([]string{c.root}, parts...)...)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
@@ -126,19 +128,21 @@ func (s *story) startAlertmanager(webhook string) string {
 }
 
 // startPrometheus gives it the scrape job and the rules of manifests/alerts as
-// they are, but for the time between two scrapes, and the way to the API that
-// it needs outside of the cluster. It returns its address.
+// they are, but for the time between two scrapes and for who finds the pods:
+// Debian's Prometheus is built without Kubernetes' discovery. So a file tells
+// it what that would, and the job's relabelling chooses. It returns its address.
 func (s *story) startPrometheus(alertmanager string) string {
 	text, err := os.ReadFile(s.Path("manifests/alerts/scrape.yaml"))
 	s.must(err)
 	var jobs []map[string]any
 	s.must(yaml.Unmarshal(text, &jobs))
-	kubeconfig, err := s.Kubeconfig(s.ctx)
-	s.must(err)
-	for _, sd := range jobs[0]["kubernetes_sd_configs"].([]any) {
-		sd.(map[string]any)["kubeconfig_file"] = kubeconfig
+	if _, ok := jobs[0]["kubernetes_sd_configs"]; !ok || len(jobs) != 1 {
+		s.t.Fatalf("manifests/alerts/scrape.yaml has no Kubernetes discovery: %v", jobs)
 	}
+	delete(jobs[0], "kubernetes_sd_configs")
+	jobs[0]["file_sd_configs"] = []any{map[string]any{"files": []string{"pods.yml"}}}
 	folder := s.t.TempDir()
+	s.write(filepath.Join(folder, "pods.yml"), s.discovered())
 	s.write(filepath.Join(folder, "prometheus.yml"), map[string]any{
 		"global":         map[string]any{"scrape_interval": "2s", "evaluation_interval": "2s"},
 		"rule_files":     []string{s.Path("manifests/alerts/nodeagent.rules.yaml")},
@@ -151,6 +155,32 @@ func (s *story) startPrometheus(alertmanager string) string {
 	s.daemon("prometheus", "usr/bin/prometheus", address+"/-/ready", folder,
 		"--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+address)
 	return address
+}
+
+// discovered is what Prometheus' discovery tells of the pods of the agent's
+// namespace (role pod): a target for each port, with labels.
+func (s *story) discovered() []any {
+	list := &corev1.PodList{}
+	s.must(s.List(s.ctx, list, client.InNamespace(cluster.Namespace)))
+	var targets []any
+	for _, p := range list.Items {
+		for _, c := range p.Spec.Containers {
+			for _, port := range append(c.Ports, corev1.ContainerPort{Name: "other", ContainerPort: 1}) {
+				targets = append(targets, map[string]any{
+					"targets": []string{fmt.Sprintf("%s:%d", p.Status.PodIP, port.ContainerPort)},
+					"labels": map[string]string{
+						"__meta_kubernetes_namespace":                        p.Namespace,
+						"__meta_kubernetes_pod_name":                         p.Name,
+						"__meta_kubernetes_pod_node_name":                    p.Spec.NodeName,
+						"__meta_kubernetes_pod_container_name":               c.Name,
+						"__meta_kubernetes_pod_container_port_name":          port.Name,
+						"__meta_kubernetes_pod_label_app_kubernetes_io_name": p.Labels["app.kubernetes.io/name"],
+					},
+				})
+			}
+		}
+	}
+	return targets
 }
 
 // scrapesEveryAgent waits until each node's agent is scraped, under its node's name.
@@ -169,6 +199,9 @@ func (s *story) scrapesEveryAgent(prometheus string) {
 		}
 		if err := getJSON(ctx, "http://"+prometheus+"/api/v1/targets?state=active", &targets); err != nil {
 			return false, err
+		}
+		if n := len(targets.Data.ActiveTargets); n > len(nodes) {
+			s.t.Fatalf("%d targets are scraped on %d nodes: %+v", n, len(nodes), targets.Data.ActiveTargets)
 		}
 		up := map[string]bool{}
 		for _, target := range targets.Data.ActiveTargets {

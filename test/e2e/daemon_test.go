@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,27 +16,41 @@ import (
 )
 
 // daemon runs a program of Debian's in a folder until the story ends, and waits
-// until it answers at ready. The lab fetches the package if need be.
+// until it answers at ready. The lab fetches the package if need be, and does
+// not install it: the program finds its own share in place of /usr/share, in a
+// mount namespace that goes with it.
 func (s *story) daemon(part, program, ready, folder string, args ...string) {
 	s.t.Helper()
 	root, err := s.Lab(s.ctx, "fetch", part)
 	s.must(err)
 	ctx, cancel := context.WithCancel(context.Background()) // it ends after the story's last question
-	cmd := exec.CommandContext(ctx, filepath.Join(strings.TrimSpace(root), program), args...)
+	root = strings.TrimSpace(root)
+	script := `mount --bind "$0/usr/share" /usr/share && exec "$0/$@"`
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "sh", "-c", script, root, program}, args...)...)
 	cmd.Dir = folder
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	s.must(cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it says why in its log
+		close(ended)
+	}()
 	s.t.Cleanup(func() {
 		cancel()
-		_ = cmd.Wait() // it was told to end
+		<-ended
 		if s.t.Failed() {
 			s.t.Logf("%s\n%s", part, tail(log.String(), 4000))
 		}
 	})
 	s.must(cluster.Until(s.ctx, part+" is ready", func(ctx context.Context) (bool, error) {
+		select {
+		case <-ended:
+			s.t.Fatalf("%s ended at once:\n%s", part, tail(log.String(), 4000))
+		default:
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ready, nil)
 		if err != nil {
 			return false, err
