@@ -42,10 +42,10 @@ func (s *story) live(agent, pod *corev1.Pod) {
 	}
 	full := s.namespace + "/" + pod.Name
 	step("", "the table", func(screen string) bool {
-		return strings.Contains(screen, "nodeagent top  "+pod.Spec.NodeName) && strings.Contains(screen, "nodeagent/nodeagent-")
+		return strings.Contains(screen, "nodeagent top  "+pod.Spec.NodeName) && strings.Contains(screen, agent.Name)
 	})
 	step("/"+full+"\r", "the one container", func(screen string) bool {
-		return strings.Contains(screen, "filter "+full) && !strings.Contains(screen, "nodeagent/nodeagent-")
+		return strings.Contains(screen, "filter "+full) && !strings.Contains(screen, agent.Name)
 	})
 	step("\r", "its growing file", func(screen string) bool {
 		return strings.Contains(screen, full+"/app") && strings.Contains(screen, cluster.LeakFile) && strings.Contains(screen, "KiB/s")
@@ -84,7 +84,7 @@ func (s *story) printed(agent, pod *corev1.Pod) {
 	}
 	out, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "exec", agent.Name, "--", "/nodeagent", "top", "--once", "--sort", "growth")
 	s.must(err)
-	if !strings.Contains(out, s.namespace+"/"+pod.Name) || strings.Contains(out, "\x1b") {
+	if !strings.Contains(out, pod.Name) || strings.Contains(out, "\x1b") {
 		s.t.Errorf("top --once prints\n%q", out)
 	}
 }
