@@ -25,6 +25,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	if err := checkSocket(cfg.Containerd.Socket); err != nil {
 		return err
 	}
+	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
+		return err
+	}
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
@@ -53,7 +56,10 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	if err != nil {
 		return err
 	}
-	meter := disk.NewWalker(cfg.HostRoot)
+	meter, events, err := chooseMeter(cfg, log)
+	if err != nil {
+		return err
+	}
 	watch := diskOptions(cfg, containers, meter, limits, reg, log)
 	watch.Recorder = recorder
 	disks, err := disk.NewWatcher(watch)
@@ -73,6 +79,10 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
 	if recorder != nil {
 		g.Go(func() error { return recorder.Run(ctx) })
+	}
+	if events != nil {
+		defer events.Close()
+		g.Go(func() error { events.Run(ctx); return nil })
 	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
@@ -96,19 +106,22 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 }
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
+	reserves := chooseReserves(cfg)
+	log.Info("what has to stay free on a file system", "part", "disk", "reserve", reserves.text())
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
-		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
-		Limits: l, Policy: diskPolicy(cfg), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Meter:      m, Snapshots: disk.NewSnapshotMeter(cfg.HostRoot, snapshotUsage(containers)), OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Limits: l, Policy: diskPolicy(cfg, reserves.bytes, reserves.inodes), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
 }
 
-func diskPolicy(cfg *v1alpha1.Config) disk.Policy {
+// diskPolicy is what the configuration makes an offence, with what has to stay
+// free.
+func diskPolicy(cfg *v1alpha1.Config, reserve, inodes disk.Reserve) disk.Policy {
 	policy := disk.DefaultPolicy()
-	percent, bytes, _ := v1alpha1.ParseReserve(cfg.Disk.Reserve) // Validate has seen it
-	policy.Reserve = disk.Reserve{Percent: percent, Amount: bytes}
+	policy.Reserve, policy.InodeReserve = reserve, inodes
 	policy.Horizon = cfg.Disk.Horizon.Duration
 	minimum := resource.MustParse(cfg.Disk.Minimum)
 	policy.MinBytes = minimum.Value()

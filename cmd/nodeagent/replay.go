@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
 )
 
@@ -61,7 +62,11 @@ func replayFile(path string, o replayOptions, in io.Reader, out, notes io.Writer
 		if err != nil {
 			return err
 		}
-		if err := p.SetPolicy(diskPolicy(cfg)); err != nil {
+		reserve := p.Policy().Reserve
+		if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet { // that of the recorded node's kubelet is in the recording
+			reserve = parseReserve(cfg.Disk.Reserve)
+		}
+		if err := p.SetPolicy(diskPolicy(cfg, reserve, p.Policy().InodeReserve)); err != nil {
 			return err
 		}
 	}
