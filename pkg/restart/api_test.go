@@ -74,6 +74,7 @@ func TestOnAPIServer(t *testing.T) {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"owners":             storyOwners,
 		"killed-elsewhere":   storyKilledElsewhere,
 		"killed-waiting":     storyKilledWaiting,
 		"cut-off":            storyCutOff,
