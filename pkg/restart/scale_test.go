@@ -103,9 +103,15 @@ func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.D
 	k.register(t, name, nodes...)
 	const slots = 10
 	workloads := min(n, 100)
-	for i := range workloads {
-		s.deployment(t, name, fmt.Sprintf("%s-web%d", name, i))
+	var made sync.WaitGroup
+	for hand := range 10 {
+		made.Go(func() {
+			for i := hand; i < workloads; i += 10 {
+				s.deployment(t, name, fmt.Sprintf("%s-web%d", name, i))
+			}
+		})
 	}
+	made.Wait()
 
 	var requests atomic.Int64
 	var writes sync.Map
