@@ -143,6 +143,15 @@ bench-restart: parts ## 10, 100 and 1,000 agents against a real API server, 100 
 	@mkdir -p bench/results
 	eval "$$($(LAB) test-env)" && NODEAGENT_BENCH_OUT=$(CURDIR)/bench/results/restart.json go test -tags bench -count=1 -timeout 60m -v -run '^TestScale$$' ./pkg/restart
 
+.PHONY: bin/bench-disk
+bin/bench-disk:
+	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk
+
+.PHONY: bench-disk
+bench-disk: parts bin/nodeagent bin/bench-disk ## what watching costs, beside containerd, du and gdu (15 minutes); LOADS=walk,idle for some
+	gdu=$$($(LAB) fetch gdu)/usr/bin/gdu && eval "$$($(LAB) test-env)" && \
+	  bin/bench-disk -agent bin/nodeagent -gdu "$$gdu" $(if $(LOADS),-loads $(LOADS),-results bench/results/disk.json -readme bench/README.md)
+
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is called
 	go -C tools build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck

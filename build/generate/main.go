@@ -38,6 +38,7 @@ func pages(runbooks string) []page {
 		{"manifests/base/rbac.yaml", rbac},
 		{"manifests/base/fences.yaml", fences},
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
+		{"manifests/overlays/reload/rbac.yaml", reloadRights},
 		{"docs/config.md", config},
 		{"docs/restart.md", cases},
 		{"docs/metrics.md", metrics},

@@ -19,6 +19,7 @@ import (
 func configShape() (any, error) {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
+	cfg.Notify = v1alpha1.ExampleNotify()
 	cfg.Restart.Windows = []v1alpha1.RestartWindow{{Start: "0 22 * * 1-5", Duration: metav1.Duration{Duration: 8 * time.Hour}, TimeZone: "Europe/Berlin"}}
 	raw, err := json.Marshal(cfg)
 	if err != nil {

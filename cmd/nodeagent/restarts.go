@@ -7,16 +7,20 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/notify"
+	"github.com/nodeagent/nodeagent/pkg/reload"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
@@ -27,6 +31,7 @@ type apiParts struct {
 	options restart.Options
 	events  *restart.Events
 	metrics *restart.Metrics
+	leads   []func(context.Context) // what the leader of all agents does besides
 	log     *slog.Logger
 }
 
@@ -48,9 +53,13 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 		return nil, err
 	}
 	klog.SetSlogLogger(log.With("part", "client-go")) // the informer logs through it alone
+	leads, err := leaderParts(cfg, o, kube, reg, log)
+	if err != nil {
+		return nil, err
+	}
 	log = log.With("part", "restart")
 	return &apiParts{
-		client: c, pods: pods, log: log,
+		client: c, pods: pods, leads: leads, log: log,
 		options: restart.Options{
 			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
@@ -68,6 +77,27 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	}, nil
 }
 
+// leaderParts are what one agent of the cluster does: people are told of
+// restarts, and changed ConfigMaps and Secrets looked for.
+func leaderParts(cfg *v1alpha1.Config, o runOptions, kube *rest.Config, reg prometheus.Registerer, log *slog.Logger) ([]func(context.Context), error) {
+	people, err := notify.New(kube, cfg.Notify, reg, log.With("part", "notify"))
+	if err != nil {
+		return nil, err
+	}
+	leads := []func(context.Context){people.Lead}
+	if o.reload {
+		reloader, err := reload.New(kube, reload.Options{
+			Node: cfg.Node, Namespace: ownNamespace(), Deadline: cfg.Restart.Deadline.Duration,
+			Excluded: func(namespace string) bool { return slices.Contains(cfg.Restart.ExcludeNamespaces, namespace) },
+		}, log.With("part", "reload"))
+		if err != nil {
+			return nil, err
+		}
+		leads = append(leads, reloader.Lead)
+	}
+	return leads, nil
+}
+
 // ownNamespace is where the agents keep what they share.
 func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagent") }
 
@@ -75,6 +105,9 @@ func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagen
 func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	requester := restart.NewRequester(a.client, a.options, a.events, a.log)
 	controller := restart.NewController(a.client, a.options, layers{disks}, a.events, a.metrics, a.log)
+	for _, lead := range a.leads {
+		controller.WhenLeading(lead)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error {

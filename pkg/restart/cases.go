@@ -28,7 +28,7 @@ func Cases() []Case {
 		{"", "controller and Services select by the same labels", "the same, but an old pod leaves the endpoints as soon as it is released. Told; with one replica refused unless `allowDowntime`", "one pod less at a time", []string{"replicasets"}},
 		{"Pod without owner", "", "**Copy** under a new name (`web` → `web-1a2b3`), kept off the filling node where another fits. Labels, annotations and shareable volumes are kept", "nothing: the copy is in the endpoints before the old one leaves", []string{"bare-pod", "bare-pod-stalled"}},
 		{"Job", "", "refused and told", "", []string{"jobs"}},
-		{"", "annotation `nodeagent.dev/restart: act`, and the first rule of its podFailurePolicy that an evicted pod can match ignores DisruptionTarget", "Evict; the Job starts another and counts no failure", "", []string{"jobs"}},
+		{"", "annotation `nodeagent.dev/restart: act`, and the first rule of its podFailurePolicy that an evicted pod can match ignores DisruptionTarget", "Evict; the Job starts another and counts no failure. Its program must end with another code than 0 when it is told to stop: Kubernetes takes 0 for work that is done", "", []string{"jobs"}},
 		{"CronJob", "", "refused and told", "", []string{"never"}},
 		{"Argo Rollout, Kruise CloneSet and StatefulSet, OpenShift DeploymentConfig", "with `manifests/overlays/other-kinds`", "Template", "what their own strategy allows", []string{"other-kinds"}},
 		{"static pod, the agent's own DaemonSet, excluded namespaces, other kinds", "", "refused", "", []string{"never"}},

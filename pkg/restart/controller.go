@@ -36,8 +36,9 @@ type Controller struct {
 	crew  crew
 	looks chan struct{} // bounds how many worlds are held in memory at once
 
-	guarded string        // the namespace whose Restarts the leader looks after; empty: all
-	poll    time.Duration // the longest wait between two looks; 0: as the step says
+	whenLeading []func(context.Context) // what the leader does besides
+	guarded     string                  // the namespace whose Restarts the leader looks after; empty: all
+	poll        time.Duration           // the longest wait between two looks; 0: as the step says
 	// boundary is called before and after each write, by tests that end the
 	// controller right there. Nil otherwise.
 	boundary func(moment string) error
@@ -76,7 +77,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		election.run(ctx, func(ctx context.Context) {
 			c.metrics.leads.Set(1)
 			defer c.metrics.leads.Set(0)
-			c.guard(ctx)
+			c.asLeader(ctx)
 		})
 		return nil
 	})

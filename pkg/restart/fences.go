@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
@@ -76,10 +78,13 @@ func fenceWorkloads(elsewhere Expression) Fence {
 		Variables: []Expression{
 			{"is", orEmpty(is + ".?metadata.?annotations")}, {"was", orEmpty(was + ".?metadata.?annotations")},
 			{"meta", orEmpty(is + ".?metadata")}, {"metaWas", orEmpty(was + ".?metadata")},
+			{"notes", orEmpty("object.metadata.?annotations")}, {"notesWere", orEmpty("oldObject.metadata.?annotations")},
 		},
 		Rules: []Expression{
 			elsewhere,
-			{"an agent changes no metadata of a workload", sameBut("object.metadata", "oldObject.metadata", "managedFields", "resourceVersion", "generation")},
+			{"an agent changes no metadata of a workload", sameBut("object.metadata", "oldObject.metadata", "annotations", "managedFields", "resourceVersion", "generation")},
+			// The API server itself counts a DaemonSet's templates there.
+			{"an agent changes no annotation of a workload", sameBut("variables.notes", "variables.notesWere", appsv1.DeprecatedTemplateGeneration)},
 			{"an agent changes nothing of a workload but its pod template's annotation", sameBut("object.spec", "oldObject.spec", "template")},
 			{"an agent changes nothing of a pod template but its annotation", sameBut(is, was, "metadata")},
 			{"an agent changes no metadata of a pod template but its annotation", sameBut("variables.meta", "variables.metaWas", "annotations")},
@@ -177,12 +182,13 @@ func fenceRestarts(node, claimed Expression) Fence {
 func fenceStatus(node, claimed Expression) Fence {
 	return Fence{
 		Name:      "nodeagent-restart-status",
-		Purpose:   "An agent writes the status of Restarts that it holds, takes up or hands on.",
+		Purpose:   "An agent writes the status of Restarts that it holds, takes up or hands on. Of those of others it writes down whom it told.",
 		Resources: []FencedResource{{[]string{v1alpha1.GroupVersion().Group}, []string{"restarts/status"}, []string{"UPDATE"}}},
-		Variables: []Expression{node},
+		Variables: []Expression{node, {"is", orEmpty("object.?status")}, {"was", orEmpty("oldObject.?status")}},
 		Rules: []Expression{
 			claimed,
-			{"an agent writes the status of no Restart that another one holds", "variables.node in [object.?status.?holder.orValue(''), oldObject.?status.?holder.orValue('')]"},
+			{"an agent writes the status of no Restart that another one holds", "variables.node in [object.?status.?holder.orValue(''), oldObject.?status.?holder.orValue('')] || (" +
+				sameBut("variables.is", "variables.was", "notified") + ")"},
 		},
 	}
 }

@@ -203,15 +203,16 @@ func preflightContainer(c corev1.Container) string {
 	return ""
 }
 
-// room reads what preflightRoom is about.
+// room reads what preflightRoom is about. What may not be read is not judged: a
+// person who looks at the plan may see less than an agent.
 func (l *looker) room(ctx context.Context, w *World) error {
 	in := client.InNamespace(w.Restart.Namespace)
 	var budgets policyv1.PodDisruptionBudgetList
-	if err := l.client.List(ctx, &budgets, in); err != nil {
+	if err := l.client.List(ctx, &budgets, in); err != nil && !apierrors.IsForbidden(err) {
 		return fmt.Errorf("cannot list PodDisruptionBudgets in %s: %w", w.Restart.Namespace, err)
 	}
 	var quotas corev1.ResourceQuotaList
-	if err := l.client.List(ctx, &quotas, in); err != nil {
+	if err := l.client.List(ctx, &quotas, in); err != nil && !apierrors.IsForbidden(err) {
 		return fmt.Errorf("cannot list ResourceQuotas in %s: %w", w.Restart.Namespace, err)
 	}
 	w.Budgets, w.Quotas = budgets.Items, quotas.Items
@@ -220,7 +221,7 @@ func (l *looker) room(ctx context.Context, w *World) error {
 	}
 	var node corev1.Node
 	err := l.client.Get(ctx, client.ObjectKey{Name: w.Restart.Spec.Node}, &node)
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return nil
 	}
 	if err != nil {

@@ -108,6 +108,7 @@ func startStatus(w World) v1alpha1.RestartStatus {
 		Holder:             w.Node,
 		Started:            new(startTime(w)),
 		History:            w.Restart.Status.History,
+		Notified:           w.Restart.Status.Notified, // it says itself which generation it speaks of
 	}
 	if queued(w.Restart) {
 		status.Queued = w.Restart.Status.Queued

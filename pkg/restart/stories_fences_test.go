@@ -52,6 +52,11 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 			return agent.Patch(t.Context(), o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(text)))
 		}
 	}
+	patchStatus := func(o client.Object, text string) func() error {
+		return func() error {
+			return agent.Status().Patch(t.Context(), o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(text)))
+		}
+	}
 	make := func(o client.Object) func() error { return func() error { return agent.Create(t.Context(), o) } }
 	copied := func(change func(*corev1.Pod)) func() error {
 		p := &corev1.Pod{
@@ -154,6 +159,7 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 			after.Status.Phase = v1alpha1.PhaseSucceeded
 			return agent.Status().Patch(t.Context(), after, client.MergeFrom(held))
 		}, "that another one holds"},
+		{"whom it told of another's restart", patchStatus(held, `{"status":{"notified":{"oncall":{"generation":1,"stage":"Seen"}}}}`), ""},
 		{"a takeover", func() error {
 			after := held.DeepCopy()
 			after.Status.Holder = s.nodeA

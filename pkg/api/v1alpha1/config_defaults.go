@@ -31,7 +31,7 @@ func DefaultConfig() *Config {
 			Namespaces: []string{"k8s.io"},
 		},
 		Disk: DiskConfig{
-			Reserve: "15%",
+			Reserve: ReserveOfKubelet,
 			Horizon: metav1.Duration{Duration: 30 * time.Minute},
 			Minimum: "64Mi",
 			CPU:     "2%",
@@ -70,7 +70,8 @@ func (c *Config) Validate() field.ErrorList {
 	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
-	return append(errs, c.Restart.validate(field.NewPath("restart"))...)
+	errs = append(errs, c.Restart.validate(field.NewPath("restart"))...)
+	return append(errs, c.Notify.validate(field.NewPath("notify"))...)
 }
 
 func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {
@@ -88,7 +89,7 @@ func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {
 
 func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if _, _, err := ParseReserve(c.Reserve); err != nil {
+	if _, _, err := ParseReserve(c.Reserve); err != nil && c.Reserve != ReserveOfKubelet {
 		errs = append(errs, field.Invalid(at.Child("reserve"), c.Reserve, err.Error()))
 	}
 	if q, err := resource.ParseQuantity(c.Minimum); err != nil || q.Sign() < 0 {
@@ -176,7 +177,10 @@ func absolute(at *field.Path, path string) field.ErrorList {
 	return nil
 }
 
-var errReserve = errors.New("want a percentage below 100% such as 15%, or a quantity such as 20Gi")
+// ReserveOfKubelet stands for what this node's kubelet evicts at.
+const ReserveOfKubelet = "kubelet"
+
+var errReserve = errors.New("want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi")
 
 // ParseReserve reads what has to stay free on a file system: a percentage of
 // its size (15%) or a quantity (20Gi). At least one of the two results is zero.

@@ -33,6 +33,9 @@ type Config struct {
 
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
+
+	// notify says who is told of restarts, besides the Events.
+	Notify NotifyConfig `json:"notify,omitempty"`
 }
 
 // ContainerdConfig says where containers are told from.
@@ -47,8 +50,9 @@ type ContainerdConfig struct {
 // DiskConfig says when a container that writes is an offender.
 type DiskConfig struct {
 	// reserve is what has to stay free on a file system, as a percentage of its
-	// size (15%) or as a quantity (20Gi). The default is the kubelet's own
-	// imagefs.available.
+	// size (15%) or as a quantity (20Gi). The default, kubelet, is what this
+	// node's kubelet evicts at (nodefs.available and imagefs.available, the
+	// larger), or 15% where that cannot be read.
 	Reserve string `json:"reserve,omitempty"`
 
 	// horizon is how far ahead a full disk is an offence; 1m to 168h.

@@ -17,14 +17,15 @@ import (
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
 // +kubebuilder:selectablefield:JSONPath=`.status.holder`
-// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
-// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.target.name`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Freed",type=string,JSONPath=`.status.freed`
-// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.status.started`
-// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`,priority=1
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,priority=1
+// +kubebuilder:printcolumn:name="Asked",type=date,JSONPath=`.spec.requestedAt`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Scope",type=string,JSONPath=`.spec.scope`,priority=1
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.pod`,priority=1
+// +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder`,priority=1
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.spec.message`,priority=1
 type Restart struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -279,6 +280,39 @@ type RestartStatus struct {
 	// +kubebuilder:validation:MaxItems=500
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
+
+	// notified is what each receiver of the Config's notify was told last: the
+	// memory by which nothing is told twice.
+	// +optional
+	Notified map[string]NotifiedRecord `json:"notified,omitempty"`
+}
+
+// NotifyStage is what people are told of one restart, one after the other.
+//
+// +kubebuilder:validation:Enum=Seen;Approval;Restarting;Done;Failed;Observed
+type NotifyStage string
+
+// The stages. Done, Failed and Observed are ends.
+const (
+	NotifySeen       NotifyStage = "Seen"       // asked for
+	NotifyApproval   NotifyStage = "Approval"   // a person has to approve it
+	NotifyRestarting NotifyStage = "Restarting" // taken up
+	NotifyDone       NotifyStage = "Done"       // Succeeded
+	NotifyFailed     NotifyStage = "Failed"     // Stalled, Failed, Refused or Ineffective: a person is needed
+	NotifyObserved   NotifyStage = "Observed"   // it would have been done
+)
+
+// NotifiedRecord is what one receiver was told last.
+type NotifiedRecord struct {
+	// generation is the metadata.generation that the message spoke of.
+	Generation int64       `json:"generation"`
+	Stage      NotifyStage `json:"stage"`
+	// thread is what the receiver calls the first message, to which the next
+	// ones answer.
+	// +optional
+	Thread string `json:"thread,omitempty"`
+	// +optional
+	At *metav1.Time `json:"at,omitempty"`
 }
 
 // What a restart writes on pods.
@@ -297,6 +331,9 @@ const (
 	// AnnotationRestart is an annotation that people write on a workload or a
 	// namespace: act, approve, observe or never.
 	AnnotationRestart = "nodeagent.dev/restart"
+	// AnnotationNotify is an annotation that people write on a workload or its
+	// namespace: the receivers that are told of its restarts, or none.
+	AnnotationNotify = "nodeagent.dev/notify"
 	// AnnotationApproved is an annotation that a person writes on a Restart in
 	// phase Approval. Its value is the Restart's metadata.generation, so that
 	// what was approved once does not approve the next. The API server asks
