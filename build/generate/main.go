@@ -44,6 +44,7 @@ func pages(runbooks string) []page {
 		{"docs/metrics.md", metrics},
 		{"docs/alerts.md", alertsPage},
 		{"manifests/alerts/nodeagent.rules.yaml", func(string) ([]byte, error) { return alerts.Plain(runbooks) }},
+		{"manifests/alerts/scrape.yaml", func(string) ([]byte, error) { return alerts.Scrape(), nil }},
 		{"manifests/alerts/prometheusrule.yaml", func(string) ([]byte, error) { return alerts.Object(runbooks) }},
 		{"manifests/dashboard/nodeagent.json", func(string) ([]byte, error) { return dashboard.JSON() }},
 	}

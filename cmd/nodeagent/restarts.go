@@ -28,6 +28,7 @@ import (
 type apiParts struct {
 	client  client.WithWatch
 	pods    *nodePods
+	owners  *restart.Owners
 	options restart.Options
 	events  *restart.Events
 	metrics *restart.Metrics
@@ -44,7 +45,8 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	pods, err := newNodePods(c, cfg.Node)
+	owners := restart.NewOwners(c, reg, log.With("part", "restart"))
+	pods, err := newNodePods(c, cfg.Node, owners.Reached)
 	if err != nil {
 		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
 	}
@@ -59,7 +61,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	}
 	log = log.With("part", "restart")
 	return &apiParts{
-		client: c, pods: pods, leads: leads, log: log,
+		client: c, pods: pods, owners: owners, leads: leads, log: log,
 		options: restart.Options{
 			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
@@ -114,6 +116,7 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 		waitMeasured(ctx, disks, measurePatience)
 		return controller.Run(ctx)
 	})
+	g.Go(func() error { return tellOwners(ctx, a.owners, disks) })
 	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
 	return g.Wait()
 }

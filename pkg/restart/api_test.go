@@ -91,6 +91,7 @@ func stories() map[string]story {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"owners":             storyOwners,
 		"killed-elsewhere":   storyKilledElsewhere,
 		"killed-waiting":     storyKilledWaiting,
 		"cut-off":            storyCutOff,

@@ -57,7 +57,7 @@ const maxRaces = 8
 // pod in a while. An error means that the API server could not be asked;
 // asking again is safe.
 func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
-	pod, err := q.readPod(ctx, r.Pod)
+	pod, err := readPod(ctx, q.client, r.Pod)
 	if err != nil || pod == nil {
 		return Outcome{Kind: Gone}, err
 	}
@@ -88,9 +88,9 @@ func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
 }
 
 // readPod is nil where the pod is gone, going, or another of the same name.
-func (q *Requester) readPod(ctx context.Context, p Pod) (*corev1.Pod, error) {
+func readPod(ctx context.Context, c client.Reader, p Pod) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	err := q.client.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Name}, &pod)
+	err := c.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Name}, &pod)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
