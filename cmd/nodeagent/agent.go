@@ -93,6 +93,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g.Go(func() error {
 		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log)
 	})
+	g.Go(func() error { return keepSmall(ctx, log) })
 	err = g.Wait()
 	log.Info("nodeagent ends")
 	return err
