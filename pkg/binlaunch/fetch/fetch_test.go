@@ -119,6 +119,7 @@ func (b *bench) refused(word string, a ...Artifact) error {
 	if !strings.Contains(err.Error(), word) {
 		b.t.Fatalf("error is %q, without %q", err, word)
 	}
+	b.t.Log(err)
 	b.clean()
 	b.empty()
 	return err

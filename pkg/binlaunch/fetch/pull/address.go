@@ -13,16 +13,16 @@ import (
 func inward() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range []string{
-		"0.0.0.0/8",       // this host (RFC 1122)
-		"100.64.0.0/10",   // carrier-grade NAT (RFC 6598)
-		"192.0.0.0/24",    // protocol assignments (RFC 6890)
-		"198.18.0.0/15",   // benchmarks (RFC 2544)
-		"240.0.0.0/4",     // reserved, and broadcast (RFC 1112)
-		"64:ff9b:1::/48",  // local translation (RFC 8215)
-		"fec0::/10",       // site-local (RFC 3879)
-		"192.88.99.0/24",  // 6to4 relays (RFC 7526)
-		"2001::/23",       // protocol assignments, Teredo (RFC 2928)
-		"2002::/16",       // 6to4, which embeds an IPv4 address (RFC 3056)
+		"0.0.0.0/8",      // this host (RFC 1122)
+		"100.64.0.0/10",  // carrier-grade NAT (RFC 6598)
+		"192.0.0.0/24",   // protocol assignments (RFC 6890)
+		"198.18.0.0/15",  // benchmarks (RFC 2544)
+		"240.0.0.0/4",    // reserved, and broadcast (RFC 1112)
+		"64:ff9b:1::/48", // local translation (RFC 8215)
+		"fec0::/10",      // site-local (RFC 3879)
+		"192.88.99.0/24", // 6to4 relays (RFC 7526)
+		"2001::/23",      // protocol assignments, Teredo (RFC 2928)
+		"2002::/16",      // 6to4, which embeds an IPv4 address (RFC 3056)
 		"255.255.255.255/32",
 	} {
 		out = append(out, netip.MustParsePrefix(p))
@@ -59,7 +59,7 @@ func where(ip netip.Addr) string {
 type AddressError struct{ Host, IP, Where string }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("%s is the %s address %s, and only the hosts written in the spec may be (allow redirects to private addresses in the agent's config if this is meant)",
+	return fmt.Sprintf("%s is at the %s address %s, where only hosts that the spec names may be (if this is meant, name it, or allow redirects to private addresses in the agent's config)",
 		e.Host, e.Where, e.IP)
 }
 

@@ -35,7 +35,7 @@ type body struct {
 	pos     int64     // bytes handed out
 	total   int64     // -1: unknown
 	tries   int       // in a row without much coming
-	from    int64     // pos when tries was 0 last
+	mark    int64     // pos when tries was 0 last
 	resumes int
 	seen    seen
 	failed  error // why the source before the last one did not do
@@ -87,8 +87,8 @@ func (b *body) Read(p []byte) (int, error) {
 		if n > 0 {
 			b.told(b.pos, b.total)
 		}
-		if b.pos-b.from >= progress { // less does not count: it could go on forever
-			b.tries, b.from = 0, b.pos
+		if b.pos-b.mark >= progress { // less does not count: it could go on forever
+			b.tries, b.mark = 0, b.pos
 			b.pause.Reset()
 		}
 		switch {
@@ -144,14 +144,23 @@ func (b *body) open() error {
 			hopeless++
 		}
 		if f.kind == Again {
-			return fault{Again, fmt.Errorf("%s: %w", b.sources[b.at], f.err)}
+			return fault{Again, b.from(f.err)}
 		}
 		one := len(b.sources) == 1 || b.pos > 0 && !b.item.Sure
 		if hopeless > 0 && (one || hopeless >= len(b.sources)) || b.tries >= b.limits.Tries*len(b.sources) {
-			return fault{f.kind, fmt.Errorf("%s: %w", b.sources[b.at], b.after(f.err))}
+			return fault{f.kind, b.from(b.after(f.err))}
 		}
 		b.broken(f.err)
 	}
+}
+
+// from names the source, unless it is the item's own URL, which the caller
+// names.
+func (b *body) from(err error) error {
+	if b.sources[b.at] == b.item.Sources[0] {
+		return err
+	}
+	return fmt.Errorf("from %s: %w", b.sources[b.at], err)
 }
 
 // after adds how often it was tried, and what was wrong with another source.

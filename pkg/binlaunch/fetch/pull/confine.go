@@ -26,9 +26,10 @@ type Confinement struct {
 	Landlock     int // the kernel's version of it; 0: there is none
 }
 
-// confine takes away what is left to take: the parent made the root and the
-// user; what may be done there is bounded here, before the job is read.
-func confine(args []string) (Confinement, error) {
+// Confine takes away what is left to take: the parent made the root and the
+// user; what may be done there is bounded here, before the job is read. Args
+// are the process's own.
+func Confine(args []string) (Confinement, error) {
 	unix.Umask(0o022)
 	if err := bound(args); err != nil {
 		return Confinement{}, err

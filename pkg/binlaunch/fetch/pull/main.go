@@ -23,7 +23,7 @@ const Name = "nodeagent-pull"
 // with an artifact is told in a Message; the code is 0 then, too. Its one
 // argument bounds its memory, in bytes.
 func Main() int {
-	c, err := confine(os.Args[1:])
+	c, err := Confine(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "cannot confine itself: %v\n", err)
 		return 1
