@@ -125,6 +125,17 @@ func (b *bench) refused(word string, a ...Artifact) error {
 	return err
 }
 
+// fails fetches what must fail, and returns why.
+func (b *bench) fails(a ...Artifact) string {
+	b.t.Helper()
+	e, _, err := b.Get(context.Background(), a, nil)
+	if err == nil {
+		b.t.Fatalf("was fetched to %s", e.Path)
+	}
+	b.clean()
+	return err.Error()
+}
+
 // clean fails when anything is left of the work.
 func (b *bench) clean() {
 	b.t.Helper()
