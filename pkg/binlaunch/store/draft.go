@@ -139,7 +139,8 @@ func (d *Draft) publish(name string, m manifest, verified string) error {
 	s := d.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.opts.Now().UnixNano()
+	at := s.opts.Now()
+	now := at.UnixNano()
 	if r := s.entries[m.Digest]; r != nil { // somebody was faster; it is the same content
 		r.handed, r.used = now, now
 		return nil
@@ -147,7 +148,7 @@ func (d *Draft) publish(name string, m manifest, verified string) error {
 	if err := s.makeRoom(m.Bytes); err != nil {
 		return err
 	}
-	if err := os.Chmod(d.dir, 0o755); err != nil {
+	if err := errors.Join(os.Chtimes(filepath.Join(d.dir, "entry.json"), at, at), os.Chmod(d.dir, 0o755)); err != nil {
 		return err
 	}
 	err := os.Rename(d.dir, s.path("entries", name))
