@@ -11,13 +11,15 @@ import (
 // signature's URL and Path, {{os}} and {{arch}} stand for this node's (linux,
 // and Go's names: amd64, arm64).
 type Artifact struct {
-	// URL has the scheme http, https, file or oci.
+	// URL has the scheme http, https, file or oci. An oci URL is
+	// oci://HOST/REPOSITORY:TAG or @sha256:DIGEST, which vouches for it; with
+	// several layers #TITLE names one. oci+http asks without TLS.
 	URL string
 	// Mirrors have the same content under other URLs. They are tried in
 	// order, and again in turns.
 	Mirrors []string
-	// SHA256 and SHA512 are in hex, by architecture; "*" is any. For oci the
-	// digest is the layer's, and is needed only if the URL has no digest.
+	// SHA256 and SHA512 are in hex, by architecture; "*" is any. For oci it is
+	// the layer's.
 	SHA256, SHA512 map[string]string
 	// Signature: who must have signed it.
 	Signature *Signature

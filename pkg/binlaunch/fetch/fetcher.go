@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -192,12 +193,22 @@ func (g *get) job(probe bool) (pull.Job, *opened, error) {
 			return job, nil, permanent(it.url, "%w", err)
 		}
 		job.Items = append(job.Items, pull.Item{
-			Sources: it.sources, Sure: it.fixed(), SHA512: it.sha512 != "", Blake2: it.key != nil && it.key.Minisign(),
-			Signatures: it.signatures, Headers: headers, Layout: it.layout,
+			Sources: it.sources, Sure: it.fixed() || ociOnly(it.sources), SHA512: it.sha512 != "", Blake2: it.key != nil && it.key.Minisign(),
+			Signatures: it.signatures, Headers: headers, Layout: it.layout, OS: g.opts.Platform.OS, Arch: g.opts.Platform.Arch,
 		})
 	}
 	files, err := openFiles(g.items, &job, g.opts.UID, g.opts.GID)
 	return job, files, err
+}
+
+// ociOnly: a layer is known by its manifest's digest of it.
+func ociOnly(sources []string) bool {
+	for _, s := range sources {
+		if !strings.HasPrefix(s, "oci") {
+			return false
+		}
+	}
+	return len(sources) == 1
 }
 
 // run has a confined process work on a job in a folder of the draft.

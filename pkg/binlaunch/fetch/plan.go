@@ -27,6 +27,7 @@ type item struct {
 	signatures []string
 	sha256     string // wanted, "": not known
 	sha512     string
+	manifest   string // wanted of an OCI artifact, with its algorithm
 	key        *verify.Key
 	insecure   bool
 	pinned     string
@@ -35,7 +36,7 @@ type item struct {
 }
 
 // fixed reports whether its content is known by a digest.
-func (it *item) fixed() bool { return it.sha256 != "" || it.sha512 != "" }
+func (it *item) fixed() bool { return it.sha256 != "" || it.sha512 != "" || it.manifest != "" }
 
 // plan checks a spec and expands it for this node.
 func plan(artifacts []Artifact, p Platform, keys map[string]verify.Key) ([]item, error) {
@@ -68,6 +69,7 @@ func planOne(a Artifact, p Platform, keys map[string]verify.Key) (item, error) {
 		it.sources = append(it.sources, u)
 	}
 	it.url = it.sources[0]
+	it.manifest = ociDigest(it.url)
 	var err error
 	if it.layout, err = planLayout(a, it.url, p); err != nil {
 		return it, err
@@ -87,8 +89,6 @@ func planOne(a Artifact, p Platform, keys map[string]verify.Key) (item, error) {
 // vouched refuses what nobody vouches for, unless that is written out.
 func (it *item) vouched() error {
 	switch safe := it.fixed() || it.key != nil; {
-	case !safe && !it.insecure && ociDigest(it.url) != "":
-		return nil
 	case !safe && !it.insecure:
 		return fmt.Errorf("nobody vouches for it: give its sha256, its sha512 or a signature, or write insecure: true to run it all the same")
 	case safe && it.insecure:
@@ -132,14 +132,16 @@ func expandURL(raw string, p Platform) (string, error) {
 	case u.Scheme == "file" && (u.Host != "" || !strings.HasPrefix(u.Path, "/")):
 		return "", fmt.Errorf("%q is no file on this node: write file:///PATH", s)
 	case u.Scheme == "file":
-	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "oci":
-		return "", fmt.Errorf("the scheme %q is not fetched: http, https, file and oci are", u.Scheme)
+	case u.Scheme != "http" && u.Scheme != "https" && !isOCI(u.Scheme):
+		return "", fmt.Errorf("the scheme %q is not fetched: http, https, file and oci are (oci+http: a registry without TLS)", u.Scheme)
 	case u.Hostname() == "":
 		return "", fmt.Errorf("%q names no host", s)
 	case u.User != nil:
 		return "", fmt.Errorf("a user and password in a URL are seen by everyone: put them into a headers file")
 	}
-	u.Fragment = ""
+	if !isOCI(u.Scheme) {
+		u.Fragment = ""
+	}
 	return u.String(), nil
 }
 
@@ -149,14 +151,16 @@ func planLayout(a Artifact, expanded string, p Platform) (unpack.Layout, error) 
 		return unpack.Layout{}, err
 	}
 	format, name := unpack.Guess(u.Path)
-	if u.Scheme == "oci" {
-		format, name = unpack.TarGz, "." // as images' layers are; the layer's media type decides
+	if isOCI(u.Scheme) { // a layer has no name of its own but the title that is asked for
+		if format, name = unpack.TarGz, "."; u.Fragment != "" {
+			format, name = unpack.Guess(u.Fragment)
+		}
 	}
 	if a.Format != "" {
 		if format = unpack.Format(a.Format); !format.Known() {
 			return unpack.Layout{}, fmt.Errorf("the format %q is not known: raw, gz, xz, zst, bz2, tar, tar.gz, tar.xz, tar.zst, tar.bz2 and zip are", a.Format)
 		}
-		if format == unpack.Raw {
+		if format == unpack.Raw && !isOCI(u.Scheme) {
 			name = path.Base(u.Path)
 		}
 	}
@@ -227,7 +231,7 @@ func (it *item) planSignature(s *Signature, p Platform, keys map[string]verify.K
 		if err != nil {
 			return err
 		}
-		if u.Scheme == "oci" {
+		if isOCI(u.Scheme) {
 			return fmt.Errorf("the signature's url is needed for an oci artifact")
 		}
 		u.Path += key.SignatureSuffix()
@@ -277,11 +281,14 @@ func wantedDigest(items []item) (string, bool) {
 	return entryDigest(items, sums), true
 }
 
+func isOCI(scheme string) bool { return scheme == "oci" || scheme == "oci+http" }
+
 // ociDigest is the digest in an oci URL, "" without one.
 func ociDigest(raw string) string {
-	if !strings.HasPrefix(raw, "oci://") {
+	u, err := url.Parse(raw)
+	if err != nil || !isOCI(u.Scheme) {
 		return ""
 	}
-	_, digest, _ := strings.Cut(raw, "@")
+	_, digest, _ := strings.Cut(u.Path, "@")
 	return digest
 }

@@ -38,7 +38,8 @@ type body struct {
 	mark    int64     // pos when tries was 0 last
 	resumes int
 	seen    seen
-	failed  error // why the source before the last one did not do
+	layer   *layer // what an oci source led to
+	failed  error  // why the source before the last one did not do
 }
 
 // seen is what tells one version of a body from another.
@@ -196,7 +197,7 @@ func (b *body) openSource() error {
 	switch scheme, _, _ := strings.Cut(source, ":"); scheme {
 	case "file":
 		return b.openFile(source)
-	case "oci":
+	case "oci", "oci+http":
 		return b.openOCI(source)
 	default:
 		return b.openHTTP(source)

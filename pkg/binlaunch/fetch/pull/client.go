@@ -77,7 +77,7 @@ func (g *gate) write(raw string) {
 	}
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443", "oci": "443"}[u.Scheme]
+		port = map[string]string{"http": "80", "https": "443", "oci": "443", "oci+http": "80"}[u.Scheme]
 	}
 	g.written[net.JoinHostPort(u.Hostname(), port)] = true
 	if port == "80" {

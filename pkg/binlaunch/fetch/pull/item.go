@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/blake2b"
@@ -86,6 +87,9 @@ func (p *puller) pull(ctx context.Context, i int) (Report, error) {
 	}
 	rep.Unpacked = time.Since(p.start)
 	rep.Source, rep.Bytes, rep.Resumes, rep.ETag = b.sources[b.at], b.pos, b.resumes, b.seen.etag
+	if b.layer != nil {
+		rep.Manifests = b.layer.manifests
+	}
 	rep.SHA256, rep.SHA512, rep.Blake2 = sum(s.sha256), sum(s.sha512), sum(s.blake2)
 	return rep, nil
 }
@@ -169,6 +173,11 @@ func (p *puller) probe(ctx context.Context, i int) (Report, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, itemKey{}, it), p.job.Limits.Connect+p.job.Limits.Header)
 	defer cancel()
+	if strings.HasPrefix(it.ETag, OCITag) {
+		var err error
+		rep.Unchanged, err = p.probeOCI(ctx, it)
+		return rep, err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, it.Sources[0], nil)
 	if err != nil {
 		return rep, fault{Refused, err}

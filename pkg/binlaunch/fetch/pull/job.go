@@ -34,6 +34,7 @@ type Item struct {
 	Signatures     []string            // where its signature is, by source
 	Headers        map[string][]Header // by host
 	ETag           string              // as seen last
+	OS, Arch       string              // what is taken from an index of an OCI artifact
 	Layout         unpack.Layout
 }
 
@@ -79,6 +80,7 @@ type Report struct {
 	Bytes                  int64  // of the body
 	SHA256, SHA512, Blake2 string // lower-case hex
 	Signature              []byte
+	Manifests              [][]byte // of an OCI artifact, from the reference to the layer
 	ETag                   string
 	Unchanged              bool // since the ETag that was given
 	Resumes                int  // how often a body broke off and was taken up again
