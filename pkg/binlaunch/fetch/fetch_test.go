@@ -34,6 +34,9 @@ func runTests(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
+	if host = os.Getenv("FETCH_HOST"); host != "" { // to measure another program
+		return m.Run()
+	}
 	host = filepath.Join(dir, "host")
 	build := exec.Command("go", "build", "-o", host, "./testdata/host")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -47,14 +50,14 @@ func runTests(m *testing.M) int {
 // bench is a fetcher with a store of its own and a server.
 type bench struct {
 	*Fetcher
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	opts   Options
 	server *httptest.Server
 	mux    *http.ServeMux
 }
 
-func newBench(t *testing.T, set ...func(*Options)) *bench {
+func newBench(t testing.TB, set ...func(*Options)) *bench {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts confined processes")
@@ -167,7 +170,7 @@ type member struct {
 	link string
 }
 
-func tarOf(t *testing.T, members ...member) []byte {
+func tarOf(t testing.TB, members ...member) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -192,7 +195,7 @@ func tarOf(t *testing.T, members ...member) []byte {
 	return buf.Bytes()
 }
 
-func gz(t *testing.T, b []byte) []byte {
+func gz(t testing.TB, b []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
