@@ -48,6 +48,7 @@ func (j jail) enter() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot make a mount namespace (is the agent root, with CAP_SYS_ADMIN?): %w", err)
 	}
+	unix.Umask(0o022) // this thread's alone since it has a mount namespace
 	for _, step := range []struct {
 		what string
 		do   func() error

@@ -170,7 +170,7 @@ func (b *body) after(err error) error {
 		err = fmt.Errorf("%w (after %d tries)", err, b.tries)
 	}
 	if b.failed != nil && len(b.sources) > 1 {
-		err = fmt.Errorf("%w; before that %v", err, b.failed)
+		err = fmt.Errorf("%w; before that %w", err, b.failed)
 	}
 	return err
 }
@@ -188,7 +188,7 @@ func (b *body) wait() error {
 	case <-t.C:
 		return nil
 	case <-b.ctx.Done():
-		return fault{Network, fmt.Errorf("%w; last %v", context.Cause(b.ctx), b.failed)}
+		return fault{Network, fmt.Errorf("%w; last %w", context.Cause(b.ctx), b.failed)}
 	}
 }
 
@@ -229,7 +229,7 @@ func (b *body) openHTTP(source string) error {
 		return fault{Refused, err}
 	}
 	b.ask(req, source)
-	resp, err := b.client.Do(req)
+	resp, err := b.client.Do(req) //nolint:bodyclose // b.end does it
 	if err != nil {
 		cancel()
 		return whyNot(err)
