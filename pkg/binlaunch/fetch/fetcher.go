@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,8 @@ func (f *Fetcher) Get(ctx context.Context, artifacts []Artifact, progress func(P
 
 func (f *Fetcher) plan(artifacts []Artifact) ([]item, error) {
 	keys := map[string]verify.Key{}
-	if f.opts.KeysDir != "" {
+	signed := slices.ContainsFunc(artifacts, func(a Artifact) bool { return a.Signature != nil })
+	if signed && f.opts.KeysDir != "" {
 		var err error
 		if keys, err = verify.ReadKeys(f.opts.KeysDir); err != nil {
 			return nil, &Error{Err: err}

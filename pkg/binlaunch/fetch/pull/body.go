@@ -253,6 +253,7 @@ func (b *body) openHTTP(source string) error {
 func (b *body) ask(req *http.Request, source string) {
 	req.Header.Set("User-Agent", "nodeagent")
 	req.Header.Set("Accept", "*/*")
+	req.Header.Set("Accept-Encoding", "identity") // the digest is that of the bytes as they are stored
 	setHeaders(req, b.item.Headers)
 	if b.pos == 0 {
 		return

@@ -108,7 +108,7 @@ func (l *lastByte) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progress tells how far a body is, five times a second at most.
+// progress tells how far a body is, five times a second at most, and its end.
 func (p *puller) progress(i int, rep *Report) func(done, total int64) {
 	var last time.Time
 	return func(done, total int64) {
@@ -116,7 +116,7 @@ func (p *puller) progress(i int, rep *Report) func(done, total int64) {
 		if last.IsZero() {
 			rep.FirstByte = now.Sub(p.start)
 		}
-		if now.Sub(last) < 200*time.Millisecond {
+		if now.Sub(last) < 200*time.Millisecond && done != total {
 			return
 		}
 		last = now
