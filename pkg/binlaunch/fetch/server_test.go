@@ -135,6 +135,16 @@ func TestMirrors(t *testing.T) {
 			}
 		})
 	}
+	t.Run("one has it not, the other later", func(t *testing.T) {
+		b := newBench(t)
+		b.mux.HandleFunc("/busy", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+		for _, urls := range [][]string{{"/none", "/busy"}, {"/busy", "/none"}} {
+			a := Artifact{URL: b.server.URL + urls[0], Mirrors: []string{b.server.URL + urls[1]}, SHA256: digest(content), Path: "x"}
+			if _, _, err := b.Get(context.Background(), []Artifact{a}, nil); err == nil || IsPermanent(err) {
+				t.Errorf("%v: is not to be tried again", err)
+			}
+		}
+	})
 	t.Run("none has it", func(t *testing.T) {
 		b := newBench(t)
 		err := b.refused("404", Artifact{URL: b.server.URL + "/1", Mirrors: []string{b.server.URL + "/2"}, SHA256: digest(content)})

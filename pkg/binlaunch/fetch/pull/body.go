@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (b *body) broken(err error) {
 
 // open opens a source at pos, and tries until one does or none will.
 func (b *body) open() error {
-	hopeless := 0 // sources in a row that will not do later either
+	hopeless, kind := 0, Kind("") // sources in a row that will not do later either
 	for {
 		if b.tries > 0 && b.tries%len(b.sources) == 0 { // each source was tried: a pause
 			if err := b.wait(); err != nil {
@@ -139,17 +140,20 @@ func (b *body) open() error {
 		if !errors.As(err, &f) {
 			f = fault{Network, err}
 		}
-		if f.kind == Network {
-			hopeless = 0
-		} else {
+		switch f.kind {
+		case Again:
+			return fault{Again, b.from(f.err)}
+		case Network:
+			hopeless, kind = 0, Network
+		default:
 			hopeless++
 		}
-		if f.kind == Again {
-			return fault{Again, b.from(f.err)}
-		}
 		one := len(b.sources) == 1 || b.pos > 0 && !b.item.Sure
-		if hopeless > 0 && (one || hopeless >= len(b.sources)) || b.tries >= b.limits.Tries*len(b.sources) {
+		if hopeless > 0 && (one || hopeless >= len(b.sources)) {
 			return fault{f.kind, b.from(b.after(f.err))}
+		}
+		if b.tries >= b.limits.Tries*len(b.sources) { // one of them may do later
+			return fault{cmp.Or(kind, f.kind), b.from(b.after(f.err))}
 		}
 		b.broken(f.err)
 	}

@@ -19,7 +19,7 @@ func TestWhere(t *testing.T) {
 		"127.0.0.1": "loopback", "127.9.9.9": "loopback", "::1": "loopback", "::ffff:127.0.0.1": "loopback", "64:ff9b::7f00:1": "loopback",
 		"10.0.0.1": "private", "172.16.0.1": "private", "172.31.255.255": "private", "192.168.1.1": "private", "fd00::1": "private", "::ffff:10.1.2.3": "private", "64:ff9b::a00:1": "private",
 		"169.254.169.254": "link-local", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
-		"0.0.0.0": "special", "0.1.2.3": "special", "::": "special", "224.0.0.1": "special", "ff02::1": "special", "255.255.255.255": "special", "240.0.0.1": "special",
+		"0.0.0.0": "special", "0.1.2.3": "special", "::": "special", "::7f00:1": "special", "224.0.0.1": "special", "ff02::1": "special", "255.255.255.255": "special", "240.0.0.1": "special",
 		"100.64.0.1": "special", "100.128.0.1": "", "198.18.0.1": "special", "2002:7f00:1::": "special", "172.32.0.1": "", "169.253.0.1": "",
 	} {
 		if got := where(netip.MustParseAddr(ip)); got != want {
