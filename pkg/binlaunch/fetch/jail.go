@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,9 +66,7 @@ func (j jail) enter() error {
 		{"fill its root", j.fill},
 		{"bring its program", func() error { return p.bring(j.root + program) }},
 		{"bind its folder", j.bindFolder},
-		{"seal its root", func() error {
-			return unix.Mount("", j.root, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
-		}},
+		{"seal its root", j.seal},
 		{"enter its root", j.pivot},
 		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
 	} {
@@ -105,6 +104,19 @@ func (j jail) bindFolder() error {
 
 func remount(path string, flags uintptr) error {
 	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|flags, "")
+}
+
+// seal makes the root read-only. A process that another thread is starting
+// right now may hold copies of the descriptors through which it was filled, for
+// as long as it has not executed its own program.
+func (j jail) seal() error {
+	for try := 0; ; try++ {
+		err := unix.Mount("", j.root, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+		if !errors.Is(err, unix.EBUSY) || try == 1000 {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // pivot makes root the root, and takes the old one away.
