@@ -138,6 +138,15 @@ check-generated: generate ## fails when a generated file was not generated again
 bench-idle: up ## what the agent costs on a node with 20 idle pods
 	go run ./bench/idle -lab $(LAB)
 
+.PHONY: bin/bench-disk
+bin/bench-disk:
+	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk
+
+.PHONY: bench-disk
+bench-disk: parts bin/nodeagent bin/bench-disk ## what watching costs, beside containerd, du and gdu (15 minutes); LOADS=walk,idle for some
+	gdu=$$($(LAB) fetch gdu)/usr/bin/gdu && eval "$$($(LAB) test-env)" && \
+	  bin/bench-disk -agent bin/nodeagent -gdu "$$gdu" $(if $(LOADS),-loads $(LOADS),-results bench/results/disk.json -readme bench/README.md)
+
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is called
 	go -C tools build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck

@@ -115,6 +115,8 @@ func debianBundles() []bundle {
 		{name: "prometheus", packages: []string{"prometheus"}, needs: "usr/bin/promtool"},
 		{name: "alertmanager", packages: []string{"prometheus-alertmanager"}, needs: "usr/bin/prometheus-alertmanager"},
 		{name: "node-exporter", packages: []string{"prometheus-node-exporter"}, needs: "usr/bin/prometheus-node-exporter"},
+		// For bench/disk: a peer that walks a tree on all cores.
+		{name: "gdu", packages: []string{"gdu"}, needs: "usr/bin/gdu"},
 		// For test/vm: a kernel that is unpacked and never installed.
 		{
 			name: "linux-cloud", packages: []string{"linux-image-cloud-amd64"}, needs: "lib/modules", meta: true,
