@@ -221,10 +221,9 @@ func (g *get) run(ctx context.Context, job pull.Job, files *opened, dir, dest st
 	}
 	defer os.Remove(root) //nolint:errcheck // what stays is swept with the draft
 	c, err := startChild(ctx, jail{root: root, dest: dest, executable: g.opts.Executable, etc: etcFiles()}, &g.opts, files.files)
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.talk(job, each)
 	}
-	err = c.talk(job, each)
 	switch cause := context.Cause(ctx); {
 	case cause == nil:
 		return err
