@@ -219,7 +219,7 @@ func (g *get) run(ctx context.Context, job pull.Job, files *opened, dir, dest st
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return fmt.Errorf("cannot make the process's root: %w", err)
 	}
-	defer os.Remove(root) //nolint:errcheck // what stays is swept with the draft
+	defer os.Remove(root)
 	c, err := startChild(ctx, jail{root: root, dest: dest, executable: g.opts.Executable, etc: etcFiles()}, &g.opts, files.files)
 	if err == nil {
 		err = c.talk(job, each)
