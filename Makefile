@@ -138,6 +138,15 @@ check-generated: generate ## fails when a generated file was not generated again
 bench-idle: up ## what the agent costs on a node with 20 idle pods
 	go run ./bench/idle -lab $(LAB)
 
+.PHONY: bench-forecast
+bench-forecast: ## how right and how early the verdicts are, over the recorded series
+	go run ./bench/forecast
+
+.PHONY: bench-restart
+bench-restart: parts ## 10, 100 and 1,000 agents against a real API server, 100 offending workloads at once
+	@mkdir -p bench/results
+	eval "$$($(LAB) test-env)" && NODEAGENT_BENCH_OUT=$(CURDIR)/bench/results/restart.json go test -tags bench -count=1 -timeout 60m -v -run '^TestScale$$' ./pkg/restart
+
 .PHONY: bin/bench-disk
 bin/bench-disk:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk
