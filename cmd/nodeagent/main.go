@@ -14,9 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 func main() {
+	fetch.ChildMain() // this program is also the confined process that fetches
 	os.Exit(execute(os.Args))
 }
 
