@@ -14,16 +14,30 @@ import (
 // no hard bound: what is written between two looks is over it. The keeper does
 // it and not the agent, so that it holds while no agent runs.
 func (k *keeper) watchDisk() {
-	pause := time.Duration(max(k.plan.DiskEverySeconds, 1)) * time.Second
+	shortest := time.Duration(max(k.plan.DiskEverySeconds, 1)) * time.Second
+	pause, before := shortest, int64(-1)
 	for {
+		time.Sleep(pause)
 		begun := time.Now()
-		if k.diskUse() > k.plan.Disk {
+		use := k.diskUse()
+		if use > k.plan.Disk {
 			k.end("disk")
 			return
 		}
-		// A twentieth of a core at most, however many files there are.
-		time.Sleep(max(pause, 20*time.Since(begun)))
+		// A folder that rests is looked at less often; one of many files takes
+		// a twentieth of a core at most.
+		pause = max(nextPause(pause, shortest, use != before), 20*time.Since(begun))
+		before = use
 	}
+}
+
+// nextPause is pure.
+func nextPause(last, shortest time.Duration, grew bool) time.Duration {
+	if grew {
+		return shortest
+	}
+	const longest = 6
+	return min(2*last, longest*shortest)
 }
 
 // diskUse is what is allocated beneath the sandbox folder, and by files that

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -186,7 +185,6 @@ func (k *keeper) keep(output, oom int, signals <-chan os.Signal) int {
 	if k.plan.Disk > 0 {
 		go k.watchDisk()
 	}
-	debug.FreeOSMemory() // what starting took
 	status := k.wait()
 	k.endOthers()
 	dropped := pump.finish()

@@ -46,6 +46,7 @@ type Launcher struct {
 	facts   facts
 	tree    *cgroup.Tree
 	filter  []byte
+	etc     *etc
 	null    *os.File
 	keepers []*os.File // entrances of the keepers' cgroup
 
@@ -83,6 +84,7 @@ func New(o Options) (*Launcher, error) {
 	if err := os.MkdirAll(o.State, 0o711); err != nil {
 		return nil, fmt.Errorf("cannot make the tasks' state folder: %w", err)
 	}
+	l.etc = newEtc(filepath.Join(o.State, etcFolder), o.HostRoot)
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
@@ -143,7 +145,10 @@ func (l *Launcher) Start(ctx context.Context, s Spec) (*Task, Record, error) {
 }
 
 func (l *Launcher) start(ctx context.Context, s Spec, state string, own uint32, begun time.Time) (*Task, error) {
-	at := placesOf(state, s)
+	if err := l.etc.refresh(l.facts.host); err != nil {
+		return nil, err
+	}
+	at := placesOf(state, l.etc.folder, s)
 	b, err := build(s, at, l.facts, l.tree.V2(), own, l.filter)
 	if err != nil {
 		return nil, err

@@ -42,8 +42,11 @@ func (l *Launcher) spawn(p *plan.Plan, files []*os.File) (spawned, error) {
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
-		// One processor is enough for what a keeper does, and holds less.
-		Env: []string{"GOMAXPROCS=1", "GOGC=20", "GOTRACEBACK=none"}, Files: fds, Dir: "/",
+		// One processor is enough for what a keeper does, and holds less. It
+		// collects no garbage before there is some to speak of, and does not ask
+		// its cgroup how many processors it may use.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=4MiB", "GOTRACEBACK=none", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Files: fds, Dir: "/",
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
 	if p.OwnPids {

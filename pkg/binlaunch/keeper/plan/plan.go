@@ -68,7 +68,6 @@ const (
 	Device               // Target Mode Dev
 	Seal                 // Target and all mounts beneath it become read-only
 	Pivot                // Target becomes /, the old root goes
-	Copy                 // Source Target: a small file of the host
 )
 
 // Step is one of them. Flags may hold MS_*; for Mount with MS_BIND and other
