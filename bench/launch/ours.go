@@ -92,7 +92,7 @@ func (b *bench) warm(ctx context.Context, rounds int) ([]row, error) {
 			took[p.name] = append(took[p.name], d)
 		}
 	}
-	for _, name := range []string{"prepare", "cgroup", "keeper", "view", "exec", "all"} {
+	for _, name := range []string{"prepare", "cgroup", "keeper", "boot", "view", "exec", "tell", "all"} {
 		fmt.Printf("phase %-10s p50 %6.2f ms  p99 %6.2f ms\n", name, ms(percentile(b.phases[name], 50)), ms(percentile(b.phases[name], 99)))
 	}
 	p50, p99 := ms(percentile(took["nodeagent"], 50)), ms(percentile(took["nodeagent"], 99))

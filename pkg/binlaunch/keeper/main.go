@@ -25,6 +25,7 @@ type files struct {
 
 // Main is the whole program; it returns its exit code.
 func Main() int {
+	begun := now()
 	p, f, err := begin()
 	if err != nil {
 		return refuse(err)
@@ -45,6 +46,7 @@ func Main() int {
 		_ = unix.Close(fd)
 	}
 	told := toldOf(l)
+	told[plan.KeyMain] = begun
 	if err := write(plan.StartedFile, told); err != nil {
 		_ = unix.Kill(l.pid, unix.SIGKILL)
 		return refuse(err)

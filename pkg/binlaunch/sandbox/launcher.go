@@ -259,13 +259,16 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	if err != nil {
 		return err
 	}
-	t.record.Phases["keeper"] = time.Since(mark)
+	spawnedAt := time.Now()
+	t.record.Phases["keeper"] = spawnedAt.Sub(mark)
 	told, err := sp.hear(ctx)
 	if err != nil {
 		_ = unix.Kill(sp.pid, unix.SIGKILL)
 		reap(sp.pid)
 		return errors.Join(err, unix.Close(sp.pidfd))
 	}
+	t.record.Phases["boot"] = time.Unix(0, told.Int(plan.KeyMain)).Sub(spawnedAt)
+	t.record.Phases["tell"] = time.Since(time.Unix(0, told.Int(plan.KeyAt)))
 	t.record.Phases["view"] = time.Duration(told.Int(plan.KeyView))
 	t.record.Phases["exec"] = time.Duration(told.Int(plan.KeyExec))
 	t.record.Phases["all"] = time.Since(begun)
