@@ -145,9 +145,8 @@ bench-idle: up ## what the agent costs on a node with 20 idle pods
 
 .PHONY: bench-launch
 bench-launch: parts bin/keeper ## launches side by side with runc, crun, podman, ctr and a bare fork and exec
-	$(LAB) fetch launch-peers
 	go build -o bin/bench-launch ./bench/launch
-	eval "$$($(LAB) test-env)" && bin/bench-launch -out bench/results/launch.json
+	eval "$$($(LAB) test-env)" && BENCH_PEERS="$$($(LAB) fetch launch-peers)" bin/bench-launch -out bench/results/launch.json
 
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is called

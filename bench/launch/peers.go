@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,25 +32,44 @@ func (b *bench) prepare() error {
 	if err != nil {
 		return err
 	}
-	if path := os.Getenv("BENCH_RUNC"); path != "" {
-		if err := b.oci("runc", path, root, 1); err != nil {
-			return err
-		}
-	}
-	if path := os.Getenv("BENCH_CRUN"); path != "" {
-		if err := b.oci("crun", path, root, 1); err != nil {
-			return err
-		}
-	}
-	if path := os.Getenv("BENCH_PODMAN"); path != "" {
-		b.podman(path, root)
-	}
-	if path := os.Getenv("BENCH_CONTAINERD"); path != "" {
-		if err := b.containerd(path, root); err != nil {
-			return err
-		}
+	if err := b.findPeers(root); err != nil {
+		return err
 	}
 	return nil
+}
+
+// findPeers takes those that the lab's cache has: runc and containerd in one
+// folder, Debian's crun and podman unpacked in another.
+func (b *bench) findPeers(root string) error {
+	if bin := os.Getenv("NODEAGENT_TEST_CONTAINERD_2"); bin != "" {
+		if err := b.oci("runc", []string{filepath.Join(bin, "runc")}, nil, root); err != nil {
+			return err
+		}
+		if err := b.containerd(bin, root); err != nil {
+			return err
+		}
+	}
+	if debian := os.Getenv("BENCH_PEERS"); debian != "" {
+		env := append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Join(debian, "usr/lib/x86_64-linux-gnu")+":"+filepath.Join(debian, "lib/x86_64-linux-gnu"))
+		crun := []string{filepath.Join(debian, "usr/bin/crun")}
+		if err := b.oci("crun", crun, env, root); err != nil {
+			return err
+		}
+		return b.podman(debian, env, root)
+	}
+	return nil
+}
+
+// leaveOut drops peers that do not run on this machine, and says why: Debian's
+// crun, say, refuses a hybrid layout of cgroups.
+func (b *bench) leaveOut(ctx context.Context) {
+	b.peers = slices.DeleteFunc(b.peers, func(p peer) bool {
+		_, err := p.first(ctx, fmt.Sprintf("bench-%d-first", os.Getpid()))
+		if err != nil {
+			fmt.Printf("%s is left out, it does not run here: %v\n", p.name, err)
+		}
+		return err != nil
+	})
 }
 
 // firstByte starts a command and waits for the first byte that it writes.
@@ -115,7 +135,7 @@ func rootFolder(folder string) (string, error) {
 
 // oci measures a runtime of the OCI kind by its own command line, with the
 // limits that our task has. Like ours it starts a shell.
-func (b *bench) oci(name, path, root string, every int) error {
+func (b *bench) oci(name string, command, env []string, root string) error {
 	bundle := filepath.Join(b.folder, name)
 	if err := os.MkdirAll(bundle, 0o755); err != nil {
 		return err
@@ -123,21 +143,42 @@ func (b *bench) oci(name, path, root string, every int) error {
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), bundleConfig(root), 0o644); err != nil {
 		return err
 	}
-	b.peers = append(b.peers, peer{name, every, func(ctx context.Context, id string) (time.Duration, error) {
-		c := exec.CommandContext(ctx, path, "--root", filepath.Join(b.folder, name+"-state"), "run", "--bundle", bundle, id)
+	b.peers = append(b.peers, peer{name, 2, func(ctx context.Context, id string) (time.Duration, error) {
+		c := exec.CommandContext(ctx, command[0], append(command[1:len(command):len(command)], "--root", filepath.Join(b.folder, name+"-state"), "run", "--bundle", bundle, id)...)
+		c.Env = env
 		return firstByte(c)
 	}})
 	return nil
 }
 
-func (b *bench) podman(path, root string) {
+// podman runs from the folder that its packages were unpacked to.
+func (b *bench) podman(debian string, env []string, root string) error {
 	state := filepath.Join(b.folder, "podman")
-	b.closers = append(b.closers, func() error { return exec.Command("umount", "-l", filepath.Join(state, "root", "overlay")).Run() }) //nolint:noctx // quick
+	if err := os.MkdirAll(state, 0o755); err != nil {
+		return err
+	}
+	config := filepath.Join(state, "containers.conf")
+	text := fmt.Sprintf("[engine]\nconmon_path = [%q]\nruntime = \"runc\"\n[engine.runtimes]\nrunc = [%q]\n",
+		filepath.Join(debian, "usr/bin/conmon"), filepath.Join(os.Getenv("NODEAGENT_TEST_CONTAINERD_2"), "runc"))
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return err
+	}
+	policy := filepath.Join(state, "policy.json")
+	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644); err != nil {
+		return err
+	}
+	env = append(env, "CONTAINERS_CONF="+config, "PATH="+filepath.Join(debian, "usr/bin")+":"+os.Getenv("PATH"))
+	common := []string{
+		"--root", filepath.Join(state, "root"), "--runroot", filepath.Join(state, "run"), "--storage-driver=vfs",
+		"--cgroup-manager=cgroupfs", "--events-backend=none", "--tmpdir", filepath.Join(state, "tmp"),
+	}
 	b.peers = append(b.peers, peer{"podman", 10, func(ctx context.Context, id string) (time.Duration, error) {
-		return firstByte(exec.CommandContext(ctx, path, "--root", filepath.Join(state, "root"), "--runroot", filepath.Join(state, "run"),
-			"--cgroup-manager=cgroupfs", "--events-backend=none", "run", "--rm", "--name", id, "--network=none", "--ulimit=host",
-			"--memory=64m", "--pids-limit=32", "--cpus=1", "--rootfs", root, "sh", "-c", "echo x"))
+		c := exec.CommandContext(ctx, filepath.Join(debian, "usr/bin/podman"), append(common, "run", "--rm", "--name", id, "--network=none", "--ulimit=host",
+			"--security-opt=seccomp=unconfined", "--memory=64m", "--pids-limit=32", "--rootfs", root, "/bin/sh", "-c", "echo x")...)
+		c.Env = env
+		return firstByte(c)
 	}})
+	return nil
 }
 
 // containerd starts a containerd of its own for ctr.
@@ -152,7 +193,7 @@ func (b *bench) containerd(bin, root string) error {
 		return err
 	}
 	c := exec.Command(filepath.Join(bin, "containerd"), "--config", config, "--root", filepath.Join(state, "root"), "--state", filepath.Join(state, "state"), "--address", address) //nolint:noctx // ended below
-	c.Env = append(os.Environ(), "PATH="+bin+":"+filepath.Dir(os.Getenv("BENCH_RUNC"))+":"+os.Getenv("PATH"))
+	c.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 	if err := c.Start(); err != nil {
 		return err
 	}
@@ -164,7 +205,7 @@ func (b *bench) containerd(bin, root string) error {
 		time.Sleep(50 * time.Millisecond)
 	}
 	b.peers = append(b.peers, peer{"ctr run", 10, func(ctx context.Context, id string) (time.Duration, error) {
-		return firstByte(exec.CommandContext(ctx, filepath.Join(bin, "ctr"), "--address", address, "run", "--rm", "--memory-limit=67108864", "--cpus=1", "--rootfs", root, id, "sh", "-c", "echo x"))
+		return firstByte(exec.CommandContext(ctx, filepath.Join(bin, "ctr"), "--address", address, "run", "--rm", "--memory-limit=67108864", "--cpus=1", "--rootfs", root, id, "/bin/sh", "-c", "echo x"))
 	}})
 	return nil
 }

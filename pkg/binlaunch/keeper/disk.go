@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
 // watchDisk ends the task when its sandbox folder holds more than it may. It is
@@ -44,10 +42,10 @@ func nextPause(last, shortest time.Duration, grew bool) time.Duration {
 // were deleted there and are still open, in bytes.
 func (k *keeper) diskUse() int64 {
 	var st unix.Stat_t
-	if unix.Fstat(plan.Sandbox, &st) != nil {
+	if unix.Fstat(k.files.sandbox, &st) != nil {
 		return 0
 	}
-	fd, err := unix.Openat(plan.Sandbox, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(k.files.sandbox, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}

@@ -48,7 +48,8 @@ type Launcher struct {
 	filter  []byte
 	etc     *etc
 	null    *os.File
-	keepers []*os.File // entrances of the keepers' cgroup
+	ready   chan spawned // keepers that wait
+	keepers []*os.File   // entrances of the keepers' cgroup
 
 	mu    sync.Mutex
 	uids  map[uint32]bool
@@ -88,6 +89,7 @@ func New(o Options) (*Launcher, error) {
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
+	l.ready = make(chan spawned, idle)
 	return l, l.knowUIDs()
 }
 
@@ -115,6 +117,10 @@ func (o Options) defaulted() Options {
 func (l *Launcher) Close() error {
 	l.end()
 	l.tasks.Wait()
+	for len(l.ready) > 0 {
+		s := <-l.ready
+		s.dismiss()
+	}
 	errs := l.null.Close()
 	for _, f := range l.keepers {
 		errs = errors.Join(errs, f.Close())
@@ -255,10 +261,11 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	}
 	ctx, stop := context.WithTimeout(ctx, startWithin)
 	defer stop()
-	sp, err := l.spawn(p, slices.Concat(files, s.Files, oom))
+	sp, err := l.hand(p, slices.Concat(files, s.Files, oom))
 	if err != nil {
 		return err
 	}
+	defer l.refill()
 	spawnedAt := time.Now()
 	t.record.Phases["keeper"] = spawnedAt.Sub(mark)
 	told, err := sp.hear(ctx)
@@ -275,6 +282,28 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	t.take(told)
 	l.watch(t, sp.pidfd, sp.pid)
 	return nil
+}
+
+// hand gives the plan to a keeper. One that waited may have been killed: then
+// another one is started.
+func (l *Launcher) hand(p *plan.Plan, files []*os.File) (spawned, error) {
+	s, err := l.keeper(p.OwnPids)
+	if err != nil {
+		return s, err
+	}
+	if err := s.send(p, files); err == nil {
+		return s, nil
+	}
+	_ = unix.Kill(s.pid, unix.SIGKILL)
+	s.dismiss()
+	if s, err = l.spawn(p.OwnPids); err != nil {
+		return s, err
+	}
+	if err := s.send(p, files); err != nil {
+		s.dismiss()
+		return s, err
+	}
+	return s, nil
 }
 
 func closeAll(files []*os.File) {
