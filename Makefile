@@ -148,6 +148,15 @@ bench-launch: parts bin/keeper ## launches side by side with runc, crun, podman,
 	go build -o bin/bench-launch ./bench/launch
 	eval "$$($(LAB) test-env)" && BENCH_PEERS="$$($(LAB) fetch launch-peers)" bin/bench-launch -out bench/results/launch.json
 
+.PHONY: bin/bench-disk
+bin/bench-disk:
+	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk
+
+.PHONY: bench-disk
+bench-disk: parts bin/nodeagent bin/bench-disk ## what watching costs, beside containerd, du and gdu (15 minutes); LOADS=walk,idle for some
+	gdu=$$($(LAB) fetch gdu)/usr/bin/gdu && eval "$$($(LAB) test-env)" && \
+	  bin/bench-disk -agent bin/nodeagent -gdu "$$gdu" $(if $(LOADS),-loads $(LOADS),-results bench/results/disk.json -readme bench/README.md)
+
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is called
 	go -C tools build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck

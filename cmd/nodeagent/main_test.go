@@ -20,7 +20,7 @@ const asProgram = "NODEAGENT_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		os.Exit(execute(os.Args[1:]))
+		os.Exit(execute(os.Args))
 	}
 	os.Exit(m.Run())
 }

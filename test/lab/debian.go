@@ -121,6 +121,8 @@ func debianBundles() []bundle {
 			name: "launch-peers", needs: "usr/bin/podman",
 			packages: []string{"podman", "crun", "conmon", "golang-github-containers-common", "golang-github-containers-image", "libyajl2", "libsubid4", "libgpgme11", "libassuan0", "libdevmapper1.02.1"},
 		},
+		// For bench/disk: a peer that walks a tree on all cores.
+		{name: "gdu", packages: []string{"gdu"}, needs: "usr/bin/gdu"},
 		// For test/vm: a kernel that is unpacked and never installed.
 		{
 			name: "linux-cloud", packages: []string{"linux-image-cloud-amd64"}, needs: "lib/modules", meta: true,
