@@ -64,17 +64,17 @@ func measure(ctx context.Context, rounds, many, running int, idle time.Duration)
 	if err != nil {
 		return nil, err
 	}
-	defer keeper.Close() //nolint:errcheck // in memory
+	defer keeper.Close()
 	folder, err := os.MkdirTemp("", "bench-launch-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder) //nolint:errcheck // temporary
+	defer os.RemoveAll(folder)
 	state, err := os.MkdirTemp("/dev/shm", "bench-launch-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(state) //nolint:errcheck // temporary
+	defer os.RemoveAll(state)
 	o := sandbox.Options{State: state, Keeper: keeper.Path(), CgroupParent: fmt.Sprintf("nodeagent/bench-%d", os.Getpid())}
 	l, err := sandbox.New(o)
 	if err != nil {

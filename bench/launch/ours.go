@@ -45,7 +45,7 @@ func (b *bench) first(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer read.Close() //nolint:errcheck // it was only read
+	defer read.Close()
 	s := b.spec("sh", "-c", "echo x >&3")
 	s.Files = []*os.File{write}
 	begun := time.Now()
@@ -193,7 +193,7 @@ func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]row,
 	if err != nil {
 		return nil, err
 	}
-	defer again.Close() //nolint:errcheck // the tasks are the first launcher's too
+	defer again.Close()
 	found, err := again.Attach(ctx)
 	took := ms(time.Since(begun))
 	if err != nil || len(found) != len(tasks) {

@@ -55,7 +55,7 @@ func inside(t *testing.T, g *Group, script string) *exec.Cmd {
 	}
 	for _, f := range entrances {
 		if !g.tree.V2() {
-			if _, err := f.WriteString(fmt.Sprint(c.Process.Pid)); err != nil {
+			if _, err := fmt.Fprint(f, c.Process.Pid); err != nil {
 				t.Fatal(err)
 			}
 		}
