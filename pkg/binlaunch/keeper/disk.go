@@ -34,7 +34,7 @@ func nextPause(last, shortest time.Duration, grew bool) time.Duration {
 	if grew {
 		return shortest
 	}
-	const longest = 6
+	const longest = 12
 	return min(2*last, longest*shortest)
 }
 

@@ -11,7 +11,7 @@ func TestNextPause(t *testing.T) {
 	for _, c := range []struct {
 		grew bool
 		want time.Duration
-	}{{true, s}, {false, 2 * s}, {false, 4 * s}, {false, 6 * s}, {false, 6 * s}, {true, s}} {
+	}{{true, s}, {false, 2 * s}, {false, 4 * s}, {false, 8 * s}, {false, 12 * s}, {false, 12 * s}, {true, s}} {
 		if pause = nextPause(pause, s, c.grew); pause != c.want {
 			t.Errorf("got %s, want %s", pause, c.want)
 		}
