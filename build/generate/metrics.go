@@ -62,6 +62,11 @@ func metrics(string) ([]byte, error) {
 		"An emptyDir that several containers of a pod mount stands in the series of each: " +
 		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
+	var api []row
+	for _, m := range restart.APIMetricTable() {
+		api = append(api, row{m.Name, m.Type, m.Help, m.Labels})
+	}
+	table(out, "The Kubernetes API (pkg/restart); not with --standalone", api)
 	table(out, "Telling people (pkg/notify); of the agent that leads", told)
 	out.WriteString(metricsTail)
 	return out.Bytes(), nil

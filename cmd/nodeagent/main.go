@@ -67,6 +67,6 @@ func newRootCommand() *cobra.Command {
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), plugin.New(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newTopCommand(), newReplayCommand(), newCheckCommand(), plugin.New(), newVersionCommand())
 	return root
 }

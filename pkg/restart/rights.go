@@ -52,6 +52,9 @@ func Rights() []Right {
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
+		{"policy", "poddisruptionbudgets", "", "list", "how many pods a rollout may take down at once: rollouts themselves do not ask"},
+		{"", "resourcequotas", "", "list", "whether there is room for a new pod beside the old ones"},
+		{"", "nodes", "", "get", "whether the node of the pod that gave the reason is under pressure"},
 		{"", "namespaces", "", "get", "its annotations nodeagent.dev/restart (act, approve, observe or never) and nodeagent.dev/notify"},
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}
