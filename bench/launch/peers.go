@@ -222,5 +222,5 @@ func (b *bench) close(err error) error {
 	for _, f := range b.closers {
 		_ = f()
 	}
-	return errors.Join(err, b.launcher.Close())
+	return errors.Join(err, b.launcher.Close(), b.launcher.Remove(context.Background()))
 }

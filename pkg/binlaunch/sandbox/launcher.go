@@ -128,6 +128,17 @@ func (l *Launcher) Close() error {
 	return errs
 }
 
+// Remove takes away what all tasks share, when none is left and the launcher is
+// closed: cgroups and folders. It refuses while there are tasks.
+func (l *Launcher) Remove(ctx context.Context) error {
+	if group, err := l.tree.Load(keepersGroup); err == nil {
+		if err := group.Remove(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.Join(l.tree.Remove(), os.RemoveAll(l.etc.folder), os.Remove(l.o.State))
+}
+
 // Start starts a task. It returns when the task's program runs, or why it does
 // not; then nothing is left of it but its sandbox folder. It costs a few
 // milliseconds.
