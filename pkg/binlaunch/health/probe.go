@@ -1,0 +1,181 @@
+package health
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+)
+
+// Dial opens a connection, perhaps in another network namespace.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Target is the port that is asked. The hosts are tried in order: a task may
+// listen on loopback alone, or on the node's address alone.
+type Target struct {
+	Hosts []string
+	Port  int
+	Dial  Dial
+	// Mine tells whether it was the task itself that took the connection. With
+	// a held socket the old task of an update may answer as well, which tells
+	// nothing of the new one. Nil: whoever listens is the task.
+	Mine func(net.Conn) error
+}
+
+// ErrOther says that another process took the connection.
+var ErrOther = errors.New("the task that is to be replaced answered")
+
+// othersTries is how often a probe that another task answered is made again at
+// once: who of two takes a connection is chance.
+const othersTries = 32
+
+func (t Target) connect(ctx context.Context) (net.Conn, error) {
+	var first error
+	for _, host := range t.Hosts {
+		conn, err := t.Dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(t.Port)))
+		if err == nil {
+			return conn, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		return nil, fmt.Errorf("cannot ask port %d: no address", t.Port)
+	}
+	return nil, first
+}
+
+func (t Target) mine(conn net.Conn) error {
+	if t.Mine == nil {
+		return nil
+	}
+	return t.Mine(conn)
+}
+
+// retry makes a probe again as long as another task answers it.
+func retry(once func() error) error {
+	var err error
+	for range othersTries {
+		if err = once(); !errors.Is(err, ErrOther) {
+			return err
+		}
+	}
+	return err
+}
+
+// TCP opens a connection.
+type TCP struct{ Target Target }
+
+// Probe implements Probe.
+func (p TCP) Probe(ctx context.Context) error {
+	return retry(func() error {
+		conn, err := p.Target.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return p.Target.mine(conn)
+	})
+}
+
+// HTTP asks by GET and does not follow redirects: they count as a success, as
+// they do in Marathon and in the kubelet.
+type HTTP struct {
+	Target Target
+	Path   string
+	TLS    bool // the certificate is not verified: the node asks itself
+	// Most is the highest status code that is a success: 399, or 299 for
+	// readiness.
+	Most int
+}
+
+// mostOfBody is how much of an answer is read.
+const mostOfBody = 1 << 20
+
+// Probe implements Probe.
+func (p HTTP) Probe(ctx context.Context) error {
+	return retry(func() error { return p.once(ctx) })
+}
+
+func (p HTTP) once(ctx context.Context) error {
+	var taken taken
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := p.Target.connect(ctx)
+			taken.set(conn)
+			return conn, err
+		},
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the node asks a task of its own
+	}
+	defer transport.CloseIdleConnections()
+	scheme := "http"
+	if p.TLS {
+		scheme = "https"
+	}
+	url := fmt.Sprintf("%s://%s%s", scheme, net.JoinHostPort("localhost", strconv.Itoa(p.Target.Port)), p.Path)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("cannot ask %s: %w", url, err)
+	}
+	req.Header.Set("User-Agent", "nodeagent-health")
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("cannot ask %s: %w", url, err)
+	}
+	// Before the body's end: the connection is open as long as it is not read.
+	if err := p.Target.mine(taken.get()); err != nil {
+		return errors.Join(err, res.Body.Close())
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, mostOfBody))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return fmt.Errorf("cannot read the answer of %s: %w", url, err)
+	}
+	if res.StatusCode < 200 || res.StatusCode > p.Most {
+		return fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	return nil
+}
+
+// taken is the connection of a request; a transport dials in a goroutine of
+// its own.
+type taken struct {
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+func (t *taken) set(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn = c
+}
+
+func (t *taken) get() net.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conn
+}
+
+// Exec runs a command; how is the caller's matter.
+type Exec struct {
+	// Run runs it to its end and returns its exit code and the last of what it
+	// wrote.
+	Run func(ctx context.Context) (code int, output string, err error)
+}
+
+// Probe implements Probe.
+func (p Exec) Probe(ctx context.Context) error {
+	code, output, err := p.Run(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot run the check: %w", err)
+	case code != 0:
+		return fmt.Errorf("the check ended with %d: %.200q", code, output)
+	}
+	return nil
+}
