@@ -132,8 +132,8 @@ type BinarySpec struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.sha256) || self.sha256.all(a, self.sha256[a].matches('^[0-9a-f]{64}$'))",message="want sha256 as 64 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha512) || self.sha512.all(a, self.sha512[a].matches('^[0-9a-f]{128}$'))",message="want sha512 as 128 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="(!has(self.sha256) || self.sha256.all(a, a.matches('^[a-z0-9]+$'))) && (!has(self.sha512) || self.sha512.all(a, a.matches('^[a-z0-9]+$')))",message="want digests by architecture as Go names it (amd64, arm64), or any"
-// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == '' || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
-// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode == '' || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == ” || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode == ” || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
 type Artifact struct {
 	// url is where it is fetched from: http, https or file. {{os}} and {{arch}}
 	// are the node's, as Go names them: linux, amd64.

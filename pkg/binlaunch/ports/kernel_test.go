@@ -94,7 +94,7 @@ func TestAccepted(t *testing.T) {
 		defer c.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
-		if inode, err := Accepted(ctx, "/proc/self", c); err == nil {
+		if inode, err := Network("").Accepted(ctx, c); err == nil {
 			t.Errorf("%s: nobody accepted, and %d did", network, inode)
 		}
 		s, err := l.Accept()
@@ -102,7 +102,7 @@ func TestAccepted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		inode, err := Accepted(t.Context(), "/proc/self", c)
+		inode, err := Network("").Accepted(t.Context(), c)
 		if err != nil || !Owns("/proc", os.Getpid(), inode) || Owns("/proc", os.Getppid(), inode) {
 			t.Errorf("%s: accepted by socket %d, %v", network, inode, err)
 		}
@@ -113,7 +113,7 @@ func TestPodUID(t *testing.T) {
 	const uid = "0d1f3c5a-1111-2222-3333-0123456789ab"
 	for groups, want := range map[string]string{
 		"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0d1f3c5a_1111_2222_3333_0123456789ab.slice/cri-x.scope": uid,
-		"4:memory:/kubepods/besteffort/pod0d1f3c5a-1111-2222-3333-0123456789ab/abc":                                               uid,
+		"4:memory:/kubepods/besteffort/pod0d1f3c5a-1111-2222-3333-0123456789ab/abc":                                                uid,
 		"0::/system.slice/ssh.service": "",
 	} {
 		if got := podUID(groups); got != want {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,66 +36,38 @@ func tables() []table {
 func Listeners(process string) ([]Listener, error) {
 	var all []Listener
 	for _, t := range tables() {
-		sockets, err := readTable(filepath.Join(process, "net", t.name), t.state)
+		sockets, err := readTable(filepath.Join(process, "net", t.name), t)
 		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(t.name, "6") {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot read who listens: %w", err)
 		}
-		for _, s := range sockets {
-			all = append(all, Listener{Port: Port{int32(s.local.port), t.protocol}, Inode: s.inode})
-		}
+		all = append(all, sockets...)
 	}
 	return all, nil
 }
 
-// socket is one line of such a list.
-type socket struct {
-	local, remote end
-	inode         uint64
-}
-
-// end is an address as the kernel prints it, and a port.
-type end struct {
-	address string
-	port    uint16
-}
-
-// readTable reads the sockets in one state; any with "".
-func readTable(path, state string) ([]socket, error) {
+func readTable(path string, t table) ([]Listener, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return parseTable(f, state)
-}
-
-func parseTable(r io.Reader, state string) ([]socket, error) {
-	var all []socket
-	lines := bufio.NewScanner(r)
+	var all []Listener
+	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) < 10 || f[0] == "sl" || (state != "" && f[3] != state) {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 10 || fields[3] != t.state {
 			continue
 		}
-		local, errL := parseEnd(f[1])
-		remote, errR := parseEnd(f[2])
-		inode, errI := strconv.ParseUint(f[9], 10, 64)
-		if err := errors.Join(errL, errR, errI); err != nil {
-			return nil, fmt.Errorf("cannot read %q: %w", lines.Text(), err)
+		_, hex, _ := strings.Cut(fields[1], ":")
+		port, errP := strconv.ParseUint(hex, 16, 16)
+		inode, errI := strconv.ParseUint(fields[9], 10, 64)
+		if err := errors.Join(errP, errI); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		all = append(all, socket{local: local, remote: remote, inode: inode})
+		all = append(all, Listener{Port: Port{int32(port), t.protocol}, Inode: inode})
 	}
 	return all, lines.Err()
-}
-
-func parseEnd(s string) (end, error) {
-	address, port, ok := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(port, 16, 16)
-	if !ok || err != nil {
-		return end{}, fmt.Errorf("no address and port: %q", s)
-	}
-	return end{address, uint16(n)}, nil
 }
