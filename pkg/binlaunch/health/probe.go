@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 )
 
 // Dial opens a connection, perhaps in another network namespace.
@@ -30,11 +29,60 @@ type Target struct {
 // ErrOther says that another process took the connection.
 var ErrOther = errors.New("the task that is to be replaced answered")
 
-// othersTries is how often a probe that another task answered is made again at
-// once: who of two takes a connection is chance.
-const othersTries = 32
+// bursts are the numbers of connections that are opened at once until the task
+// itself has taken one of them. Which of two processes that listen on one
+// socket takes a connection is the scheduler's choice, and a lone one often
+// goes to the same; of many at once each gets some.
+func bursts() []int { return []int{1, 4, 16, 64, 64, 64} }
 
+// connect opens a connection that the task itself has taken.
 func (t Target) connect(ctx context.Context) (net.Conn, error) {
+	if t.Mine == nil {
+		return t.dial(ctx)
+	}
+	var err error
+	for _, n := range bursts() {
+		var conn net.Conn
+		if conn, err = t.burst(ctx, n); !errors.Is(err, ErrOther) {
+			return conn, err
+		}
+	}
+	return nil, err
+}
+
+// burst opens n connections and returns one that the task has taken. The
+// others are closed without a word.
+func (t Target) burst(ctx context.Context, n int) (net.Conn, error) {
+	var all []net.Conn
+	var taken net.Conn
+	defer func() {
+		for _, c := range all {
+			if c != taken {
+				_ = c.Close()
+			}
+		}
+	}()
+	for range n {
+		conn, err := t.dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, conn)
+	}
+	for _, conn := range all {
+		err := t.Mine(conn)
+		if err == nil {
+			taken = conn
+			return conn, nil
+		}
+		if !errors.Is(err, ErrOther) {
+			return nil, err
+		}
+	}
+	return nil, ErrOther
+}
+
+func (t Target) dial(ctx context.Context) (net.Conn, error) {
 	var first error
 	for _, host := range t.Hosts {
 		conn, err := t.Dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(t.Port)))
@@ -51,37 +99,16 @@ func (t Target) connect(ctx context.Context) (net.Conn, error) {
 	return nil, first
 }
 
-func (t Target) mine(conn net.Conn) error {
-	if t.Mine == nil {
-		return nil
-	}
-	return t.Mine(conn)
-}
-
-// retry makes a probe again as long as another task answers it.
-func retry(once func() error) error {
-	var err error
-	for range othersTries {
-		if err = once(); !errors.Is(err, ErrOther) {
-			return err
-		}
-	}
-	return err
-}
-
 // TCP opens a connection.
 type TCP struct{ Target Target }
 
 // Probe implements Probe.
 func (p TCP) Probe(ctx context.Context) error {
-	return retry(func() error {
-		conn, err := p.Target.connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		return p.Target.mine(conn)
-	})
+	conn, err := p.Target.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // HTTP asks by GET and does not follow redirects: they count as a success, as
@@ -100,20 +127,11 @@ const mostOfBody = 1 << 20
 
 // Probe implements Probe.
 func (p HTTP) Probe(ctx context.Context) error {
-	return retry(func() error { return p.once(ctx) })
-}
-
-func (p HTTP) once(ctx context.Context) error {
-	var taken taken
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := p.Target.connect(ctx)
-			taken.set(conn)
-			return conn, err
-		},
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the node asks a task of its own
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return p.Target.connect(ctx) },
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the node asks a task of its own
+		DisableKeepAlives: true,
 	}
-	defer transport.CloseIdleConnections()
 	scheme := "http"
 	if p.TLS {
 		scheme = "https"
@@ -128,10 +146,6 @@ func (p HTTP) once(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot ask %s: %w", url, err)
 	}
-	// Before the body's end: the connection is open as long as it is not read.
-	if err := p.Target.mine(taken.get()); err != nil {
-		return errors.Join(err, res.Body.Close())
-	}
 	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, mostOfBody))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
 		return fmt.Errorf("cannot read the answer of %s: %w", url, err)
@@ -140,25 +154,6 @@ func (p HTTP) once(ctx context.Context) error {
 		return fmt.Errorf("%s answers %s", url, res.Status)
 	}
 	return nil
-}
-
-// taken is the connection of a request; a transport dials in a goroutine of
-// its own.
-type taken struct {
-	mu   sync.Mutex
-	conn net.Conn
-}
-
-func (t *taken) set(c net.Conn) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.conn = c
-}
-
-func (t *taken) get() net.Conn {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.conn
 }
 
 // Exec runs a command; how is the caller's matter.

@@ -156,6 +156,10 @@ func TestProbeMine(t *testing.T) {
 	if err := (HTTP{Target: tg, Path: "/", Most: 399}).Probe(t.Context()); err != nil || calls != 3 {
 		t.Errorf("%v after %d connections", err, calls)
 	}
+	calls = 0
+	if err := (TCP{Target: tg}).Probe(t.Context()); err != nil || calls != 3 {
+		t.Errorf("%v after %d connections", err, calls)
+	}
 	tg.Mine = func(net.Conn) error { return ErrOther }
 	if err := (HTTP{Target: tg, Path: "/", Most: 399}).Probe(t.Context()); !errors.Is(err, ErrOther) {
 		t.Errorf("only the old one answers: %v", err)
