@@ -13,15 +13,19 @@ import (
 // Fetcher gets a Binary's artifacts into the node's store, verified.
 type Fetcher interface {
 	// Get may be called again for what is there already; then it costs next to
-	// nothing. progress may be called often; it must not block.
-	Get(ctx context.Context, binary string, artifacts []v1alpha1.Artifact, progress func(done, total int64)) (Program, error)
+	// nothing. pins are what insecure artifacts were the last time. progress
+	// may be called often; it must not block.
+	Get(ctx context.Context, owner string, artifacts []v1alpha1.Artifact, pins []string, progress func(done, total int64)) (Program, error)
 }
 
-// Program is what was fetched. It stays in the store until Release.
+// Program is what was fetched. It stays in the store until Release, whichever
+// agent calls that: owner names the claim.
 type Program struct {
 	Digest   string   // of all artifacts together
 	Folder   string   // its files, read-only
-	Verified []string // how: sha256, sha512, minisign KEY, insecure
+	Verified []string // how, for each artifact: sha256, sha512, signed by KEY, insecure
+	Pins     []string // each artifact's own SHA-256 in hex
+	Changed  string   // says which insecure one is another than its pin
 	Phases   map[string]time.Duration
 	Release  func()
 }

@@ -27,6 +27,7 @@ type memory struct {
 	RejectedGeneration int64            `json:"rejectedGeneration,omitempty"`
 	Rejection          string           `json:"rejection,omitempty"`
 	Ports              map[string]int32 `json:"ports,omitempty"`
+	Pins               []string         `json:"pins,omitempty"`
 }
 
 type taskMemory struct {
@@ -51,7 +52,7 @@ type taskMemory struct {
 func (u *unit) memory() memory {
 	m := memory{
 		Source: u.from, Wanted: u.wanted, Admitted: u.admitted, Current: remember(u.current), Next: remember(u.next), Previous: u.previous,
-		Rejected: u.rejected, RejectedGeneration: u.rejectedGeneration, Rejection: u.rejection, Ports: u.ports,
+		Rejected: u.rejected, RejectedGeneration: u.rejectedGeneration, Rejection: u.rejection, Ports: u.ports, Pins: u.pins,
 	}
 	for _, t := range u.leaving {
 		m.Leaving = append(m.Leaving, *remember(t))

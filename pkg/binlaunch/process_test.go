@@ -226,7 +226,7 @@ type local struct {
 	held int // programs in use
 }
 
-func (f *local) Get(_ context.Context, _ string, a []v1alpha1.Artifact, progress func(done, total int64)) (Program, error) {
+func (f *local) Get(_ context.Context, _ string, a []v1alpha1.Artifact, _ []string, progress func(done, total int64)) (Program, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {

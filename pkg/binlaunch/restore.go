@@ -17,6 +17,7 @@ func (s *Supervisor) restore(left map[string]Task) {
 		u := newUnit(s, name)
 		u.source, u.from = m.Source, m.Source
 		u.previous, u.rejected, u.rejectedGeneration, u.rejection = m.Previous, m.Rejected, m.RejectedGeneration, m.Rejection
+		u.pins = m.Pins
 		if m.Ports != nil {
 			maps.Copy(u.ports, m.Ports)
 		}

@@ -62,7 +62,7 @@ func (u *unit) prefetch(t *task) bool {
 
 func (u *unit) get(ctx context.Context, t *task) (Program, time.Duration, error) {
 	began := time.Now()
-	program, err := u.s.o.Fetcher.Get(ctx, u.name, t.spec.Spec.Fetch, func(done, total int64) {
+	program, err := u.s.o.Fetcher.Get(ctx, t.owner, t.spec.Spec.Fetch, u.pins, func(done, total int64) {
 		u.post(func() { t.progress(done, total) })
 	})
 	return program, time.Since(began), err
@@ -71,6 +71,10 @@ func (u *unit) get(ctx context.Context, t *task) (Program, time.Duration, error)
 func (u *unit) fetched(t *task, p Program, took time.Duration) {
 	t.letGo()
 	t.program = &p
+	if p.Changed != "" {
+		u.log.Warn("what a URL answers has changed; nothing vouches for it", "change", p.Changed)
+	}
+	u.pins = p.Pins
 	t.phases["fetch"] = took
 	maps.Copy(t.phases, p.Phases)
 }

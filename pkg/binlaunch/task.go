@@ -18,6 +18,7 @@ import (
 type task struct {
 	spec    *v1alpha1.Binary // defaulted
 	hash    string
+	owner   string // of its program in the store
 	state   v1alpha1.State
 	since   time.Time
 	created time.Time
@@ -49,7 +50,7 @@ type task struct {
 
 func newTask(b *v1alpha1.Binary, hash string) *task {
 	now := time.Now()
-	return &task{spec: b, hash: hash, state: v1alpha1.StateWaiting, since: now, created: now, cancel: func() {}, phases: map[string]time.Duration{}}
+	return &task{spec: b, hash: hash, owner: b.Name + "." + hash, state: v1alpha1.StateWaiting, since: now, created: now, cancel: func() {}, phases: map[string]time.Duration{}}
 }
 
 // newID names one process. Names of Binaries hold no dot.

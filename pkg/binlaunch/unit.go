@@ -36,6 +36,7 @@ type unit struct {
 	rejection          string // why
 	held               held
 	ports              map[string]int32 // that its tasks had last
+	pins               []string         // what its artifacts were last
 	saved              []byte
 	shares             atomic.Bool // two tasks may answer on one held socket
 }

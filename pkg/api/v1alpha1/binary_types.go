@@ -126,16 +126,16 @@ type BinarySpec struct {
 
 // Artifact is one file or archive that is fetched into the sandbox folder.
 //
-// +kubebuilder:validation:XValidation:rule="self.url.matches('^(https?://[^/ ]+/|file:///)[^ ]+$')",message="want an http, https or file URL"
-// +kubebuilder:validation:XValidation:rule="!has(self.mirrors) || self.mirrors.all(m, m.matches('^(https?://[^/ ]+/|file:///)[^ ]+$'))",message="want mirrors to be http, https or file URLs"
-// +kubebuilder:validation:XValidation:rule="(has(self.sha256) && size(self.sha256) > 0) || (has(self.sha512) && size(self.sha512) > 0) || has(self.minisign) || (has(self.insecure) && self.insecure)",message="want sha256, sha512 or minisign: without one nothing tells whether it is the right program. insecure: true runs it all the same"
+// +kubebuilder:validation:XValidation:rule="self.url.matches('^((https?|oci)://[^/ ]+/|file:///)[^ ]+$')",message="want an http, https, oci or file URL"
+// +kubebuilder:validation:XValidation:rule="!has(self.mirrors) || self.mirrors.all(m, m.matches('^((https?|oci)://[^/ ]+/|file:///)[^ ]+$'))",message="want mirrors to be http, https, oci or file URLs"
+// +kubebuilder:validation:XValidation:rule="(has(self.sha256) && size(self.sha256) > 0) || (has(self.sha512) && size(self.sha512) > 0) || has(self.signature) || (has(self.insecure) && self.insecure)",message="want sha256, sha512 or a signature: without one nothing tells whether it is the right program. insecure: true runs it all the same"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha256) || self.sha256.all(a, self.sha256[a].matches('^[0-9a-f]{64}$'))",message="want sha256 as 64 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha512) || self.sha512.all(a, self.sha512[a].matches('^[0-9a-f]{128}$'))",message="want sha512 as 128 lower case hexadecimal digits"
-// +kubebuilder:validation:XValidation:rule="(!has(self.sha256) || self.sha256.all(a, a.matches('^[a-z0-9]+$'))) && (!has(self.sha512) || self.sha512.all(a, a.matches('^[a-z0-9]+$')))",message="want digests by architecture as Go names it (amd64, arm64), or any"
+// +kubebuilder:validation:XValidation:rule="(!has(self.sha256) || self.sha256.all(a, a == '*' || a.matches('^[a-z0-9]+$'))) && (!has(self.sha512) || self.sha512.all(a, a == '*' || a.matches('^[a-z0-9]+$')))",message="want digests by architecture as Go names it (amd64, arm64), or '*'"
 // +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == ” || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode == ” || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
 type Artifact struct {
-	// url is where it is fetched from: http, https or file. {{os}} and {{arch}}
+	// url is where it is fetched from: http, https, oci or file. {{os}} and {{arch}}
 	// are the node's, as Go names them: linux, amd64.
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`
@@ -146,7 +146,7 @@ type Artifact struct {
 	// +optional
 	Mirrors []string `json:"mirrors,omitempty"`
 
-	// sha256 is the digest of what the URL answers, by architecture; any is for
+	// sha256 is the digest of what the URL answers, by architecture; "*" is for
 	// all. No byte of anything else is run.
 	// +kubebuilder:validation:MaxProperties=16
 	// +optional
@@ -157,9 +157,9 @@ type Artifact struct {
 	// +optional
 	SHA512 map[string]Digest `json:"sha512,omitempty"`
 
-	// minisign is the public key by which it has to be signed.
+	// signature says by whom it has to be signed.
 	// +optional
-	Minisign *Minisign `json:"minisign,omitempty"`
+	Signature *Signature `json:"signature,omitempty"`
 
 	// insecure lets it run without digest and signature. The digest that was
 	// found is kept, and a change of it is told.
@@ -191,22 +191,11 @@ type Artifact struct {
 	// +optional
 	StripComponents int `json:"stripComponents,omitempty"`
 
-	// authHeaderFile is a file of the node with the value of the Authorization
-	// header.
-	// +kubebuilder:validation:MaxLength=1024
+	// headersFile is the name of a file in the node's folder of headers
+	// (docs/launch.md): what is sent to a server that wants to know who asks.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
-	AuthHeaderFile string `json:"authHeaderFile,omitempty"`
-
-	// caFile is a file of the node with the certificates (PEM) of those who may
-	// vouch for the server. Default: the system's.
-	// +kubebuilder:validation:MaxLength=1024
-	// +optional
-	CAFile string `json:"caFile,omitempty"`
-
-	// allowPrivate lets a redirect lead to private, loopback and link-local
-	// addresses. The URL itself may always.
-	// +optional
-	AllowPrivate bool `json:"allowPrivate,omitempty"`
+	HeadersFile string `json:"headersFile,omitempty"`
 }
 
 // Digest is a digest in lower case hexadecimal digits.
@@ -214,15 +203,16 @@ type Artifact struct {
 // +kubebuilder:validation:MaxLength=128
 type Digest string
 
-// Minisign says by whom an artifact has to be signed.
-type Minisign struct {
-	// publicKey is the key as minisign prints it: RWQ…
+// Signature says by whom an artifact has to be signed.
+type Signature struct {
+	// key is the name of a key in the node's folder of keys: minisign's, or one
+	// for sigstore.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=256
-	PublicKey string `json:"publicKey"`
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
 
 	// url is where the signature is fetched from. Default: the artifact's URL
-	// with .minisig added.
+	// with .minisig or .sig added.
 	// +kubebuilder:validation:MaxLength=2048
 	// +optional
 	URL string `json:"url,omitempty"`

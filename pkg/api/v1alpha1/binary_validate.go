@@ -25,12 +25,12 @@ const (
 	wantReadyPort     = "want readiness.port to be the name of one of the ports"
 	wantSomePort      = "want at least one port: an http or tcp check asks there"
 	wantRoles         = "want roles such as public, or '*'"
-	wantURL           = "want an http, https or file URL"
-	wantMirrors       = "want mirrors to be http, https or file URLs"
-	wantDigest        = "want sha256, sha512 or minisign: without one nothing tells whether it is the right program. insecure: true runs it all the same"
+	wantURL           = "want an http, https, oci or file URL"
+	wantMirrors       = "want mirrors to be http, https, oci or file URLs"
+	wantDigest        = "want sha256, sha512 or a signature: without one nothing tells whether it is the right program. insecure: true runs it all the same"
 	wantSHA256        = "want sha256 as 64 lower case hexadecimal digits"
 	wantSHA512        = "want sha512 as 128 lower case hexadecimal digits"
-	wantArchitecture  = "want digests by architecture as Go names it (amd64, arm64), or any"
+	wantArchitecture  = "want digests by architecture as Go names it (amd64, arm64), or '*'"
 	wantInside        = "want a path inside the sandbox folder, without '..'"
 	wantMode          = "want an octal mode such as 0755"
 	wantEnvName       = "want a variable's name of letters, digits and '_'"
@@ -101,19 +101,19 @@ func (a *Artifact) validate(at *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(at, value, want))
 		}
 	}
-	const aURL = `^(https?://[^/ ]+/|file:///)[^ ]+$`
+	const aURL = `^((https?|oci)://[^/ ]+/|file:///)[^ ]+$`
 	check(matches(aURL, a.URL), a.URL, wantURL)
 	for _, m := range a.Mirrors {
 		check(matches(aURL, m), m, wantMirrors)
 	}
-	check(len(a.SHA256) > 0 || len(a.SHA512) > 0 || a.Minisign != nil || a.Insecure, a.URL, wantDigest)
+	check(len(a.SHA256) > 0 || len(a.SHA512) > 0 || a.Signature != nil || a.Insecure, a.URL, wantDigest)
 	for arch, d := range a.SHA256 {
 		check(matches(`^[0-9a-f]{64}$`, string(d)), d, wantSHA256)
-		check(matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
+		check(arch == "*" || matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
 	}
 	for arch, d := range a.SHA512 {
 		check(matches(`^[0-9a-f]{128}$`, string(d)), d, wantSHA512)
-		check(matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
+		check(arch == "*" || matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
 	}
 	check(!strings.HasPrefix(a.Path, "/") && !slices.Contains(strings.Split(a.Path, "/"), ".."), a.Path, wantInside)
 	check(a.Mode == "" || matches(`^0?[0-7]{3}$`, a.Mode), a.Mode, wantMode)

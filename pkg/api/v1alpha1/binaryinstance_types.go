@@ -108,7 +108,7 @@ type BinaryInstanceStatus struct {
 	Digest string `json:"digest,omitempty"`
 
 	// verified says how that was found to be the right one: sha256, sha512,
-	// minisign KEY, or insecure.
+	// signed by KEY, or insecure.
 	// +optional
 	Verified []string `json:"verified,omitempty"`
 

@@ -33,6 +33,9 @@ type Config struct {
 
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
+
+	// launch says whether and how binaries are run from URLs.
+	Launch LaunchConfig `json:"launch,omitempty"`
 }
 
 // ContainerdConfig says where containers are told from.
@@ -90,3 +93,40 @@ type RestartConfig struct {
 	// restarted. A list of your own takes the place of the default one.
 	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty"`
 }
+
+// LaunchConfig says whether and how binaries are run from URLs.
+type LaunchConfig struct {
+	// enabled is yes or no. With no, Binaries are not looked at and the agent
+	// touches no process.
+	Enabled Choice `json:"enabled,omitempty"`
+
+	// folder is where files with Binaries are looked for. Beside it are keys/
+	// (public keys by which artifacts may be signed), headers/ (what is sent to
+	// servers that want to know who asks) and ca.pem (whom to trust besides the
+	// system's own).
+	Folder string `json:"folder,omitempty"`
+
+	// root is where fetched programs, sandboxes and what has to be known again
+	// are kept. It has to be on a disk that outlives the agent.
+	Root string `json:"root,omitempty"`
+
+	// ports is the range that ports without a number are taken from.
+	Ports string `json:"ports,omitempty"`
+
+	// storeBytes is how much of the disk fetched programs may fill. What runs
+	// is never thrown away.
+	StoreBytes string `json:"storeBytes,omitempty"`
+
+	// allowPrivileged is yes or no: whether profile privileged may be used on
+	// this node.
+	AllowPrivileged Choice `json:"allowPrivileged,omitempty"`
+}
+
+// Choice is yes or no. A bool would not tell a no from what was left out.
+type Choice string
+
+// The choices.
+const (
+	Yes Choice = "yes"
+	No  Choice = "no"
+)

@@ -3,8 +3,6 @@ package ports
 import (
 	"fmt"
 	"hash/fnv"
-	"strconv"
-	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -12,17 +10,6 @@ import (
 // Range is where ports without a number come from, both ends included.
 type Range struct {
 	First, Last int32
-}
-
-// ParseRange reads FIRST-LAST.
-func ParseRange(s string) (Range, error) {
-	first, last, ok := strings.Cut(s, "-")
-	a, errA := strconv.ParseUint(first, 10, 16)
-	b, errB := strconv.ParseUint(last, 10, 16)
-	if !ok || errA != nil || errB != nil || a == 0 || a > b {
-		return Range{}, fmt.Errorf("want two ports such as 31000-32000")
-	}
-	return Range{First: int32(a), Last: int32(b)}, nil
 }
 
 // Port is a number of one protocol.

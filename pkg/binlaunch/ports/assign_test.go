@@ -1,7 +1,6 @@
 package ports
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -59,16 +58,5 @@ func TestAssign(t *testing.T) {
 				t.Errorf("one port twice: %v", got)
 			}
 		})
-	}
-}
-
-func TestParseRange(t *testing.T) {
-	if r, err := ParseRange("31000-32000"); err != nil || r != (Range{31000, 32000}) {
-		t.Errorf("%v, %v", r, err)
-	}
-	for _, bad := range []string{"", "1", "0-5", "5-4", "1-70000", "a-b", "1-2-3"} {
-		if r, err := ParseRange(bad); err == nil || !strings.Contains(err.Error(), "31000-32000") {
-			t.Errorf("%q is taken as %v, %v", bad, r, err)
-		}
 	}
 }
