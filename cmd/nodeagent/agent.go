@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -55,6 +56,20 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		return err
 	}
 
+	var launch *launchParts
+	var local []func(*http.ServeMux)
+	var routes []route
+	if cfg.Launch.Enabled == v1alpha1.Yes {
+		var pods *nodePods
+		if api != nil {
+			pods = api.pods
+		}
+		if launch, err = newLaunchParts(cfg, o, pods, reg, log); err != nil {
+			return err
+		}
+		local, routes = append(local, launch.handle), append(routes, route{targetsPath, launch.serveTargets})
+	}
+
 	ready := []readiness{
 		{"containerd", connected(containers)},
 		{"disk", measured(disks)},
@@ -65,14 +80,17 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
+	if launch != nil {
+		g.Go(func() error { return launch.run(ctx) })
+	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
 	} else {
 		g.Go(func() error { return api.run(ctx, disks) })
 	}
-	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log)) })
+	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log, routes...)) })
 	g.Go(func() error {
-		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log)
+		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log, local...)
 	})
 	err = g.Wait()
 	log.Info("nodeagent ends")

@@ -34,12 +34,13 @@ func execute(args []string) int {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "nodeagent",
-		Short:         "Watches what containers write to disk, and restarts the workload before the disk is full",
+		Short:         "Watches what containers write to disk, restarts the workload before the disk is full, and runs binaries from URLs",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), newVersionCommand(),
+		newLaunchCommand(), newPsCommand(), newLogsCommand(), newStopCommand(), newInspectCommand())
 	return root
 }

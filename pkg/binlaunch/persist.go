@@ -32,6 +32,7 @@ type memory struct {
 
 type taskMemory struct {
 	ID       string               `json:"id,omitempty"`
+	PastID   string               `json:"pastID,omitempty"`
 	Spec     *v1alpha1.Binary     `json:"spec"`
 	State    v1alpha1.State       `json:"state"`
 	Since    time.Time            `json:"since"`
@@ -67,6 +68,9 @@ func remember(t *task) *taskMemory {
 	m := &taskMemory{
 		ID: t.id, Spec: t.spec, State: t.state, Since: t.since, Created: t.created, Ports: t.ports, Restarts: t.restarts,
 		Ends: t.ends, OOMKills: t.oomKills, GaveUp: t.gaveUp, LastExit: t.lastExit, Message: t.message, Record: t.record,
+	}
+	if t.past != nil {
+		m.PastID = t.past.ID()
 	}
 	if t.program != nil {
 		m.Digest, m.Folder, m.Verified = t.program.Digest, t.program.Folder, t.program.Verified

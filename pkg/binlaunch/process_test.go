@@ -157,6 +157,22 @@ func (p *processes) running() int {
 	return n
 }
 
+// awaitNone waits until all processes are forgotten.
+func (p *processes) awaitNone() {
+	p.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		p.mu.Lock()
+		n := len(p.all)
+		p.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%d processes are not forgotten", n)
+		}
+	}
+}
+
 func (q *process) ID() string         { return q.id }
 func (q *process) Pid() int           { return q.cmd.Process.Pid }
 func (q *process) Started() time.Time { return q.started }

@@ -22,7 +22,8 @@ type Instance struct {
 	Running  *v1alpha1.Binary // what the current task was started by
 	Status   v1alpha1.BinaryInstanceStatus
 	OOMKills int32
-	task     Task
+	task     Task // nil: none runs
+	past     Task // the one before
 }
 
 // show publishes how the unit stands.
@@ -37,7 +38,7 @@ func (u *unit) show() {
 	}
 	switch {
 	case t != nil:
-		i.Running, i.OOMKills, i.task = t.spec, t.oomKills, t.proc
+		i.Running, i.OOMKills, i.task, i.past = t.spec, t.oomKills, t.proc, t.past
 		i.Status = t.status()
 	case u.wanted != nil:
 		i.Status = v1alpha1.BinaryInstanceStatus{State: v1alpha1.StateWaiting, Message: u.notHere()}
@@ -122,12 +123,15 @@ func (s *Supervisor) Instance(name string) (Instance, bool) {
 	return i, ok
 }
 
-// Output opens what the current task wrote.
+// Output opens what the process wrote that runs, or the last one.
 func (i Instance) Output(follow bool) (io.ReadCloser, error) {
-	if i.task == nil {
-		return nil, fmt.Errorf("nothing of %s runs: it is %s", i.Name, i.Status.State)
+	switch {
+	case i.task != nil:
+		return i.task.Output(follow)
+	case i.past != nil:
+		return i.past.Output(follow)
 	}
-	return i.task.Output(follow)
+	return nil, fmt.Errorf("%s has not run yet: it is %s", i.Name, i.Status.State)
 }
 
 // Stats reads the current task's figures; false where nothing runs or they

@@ -52,6 +52,10 @@ func (u *unit) again(m *taskMemory, left map[string]Task) *task {
 	t := newTask(m.Spec, specHash(&m.Spec.Spec))
 	t.id, t.since, t.created, t.ports, t.restarts, t.ends = m.ID, m.Since, m.Created, m.Ports, m.Restarts, m.Ends
 	t.oomKills, t.gaveUp, t.lastExit, t.message, t.record = m.OOMKills, m.GaveUp, m.LastExit, m.Message, m.Record
+	if past := left[m.PastID]; past != nil {
+		t.past = past
+		delete(left, m.PastID)
+	}
 	if proc := left[m.ID]; proc != nil {
 		t.proc, t.state = proc, m.State
 		delete(left, m.ID)

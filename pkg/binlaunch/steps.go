@@ -114,6 +114,7 @@ func (u *unit) start(t *task) {
 func (u *unit) launched(t *task, proc Task, record Record, took time.Duration, err error) {
 	t.launching = false
 	if err == nil {
+		u.forget(t)
 		t.proc, t.record = proc, record
 		t.phases["start"] = took
 		maps.Copy(t.phases, record.Phases)
@@ -142,7 +143,7 @@ func (u *unit) watch(t *task, started time.Time, wasUp bool) {
 			exit = Exit{Code: -1, At: time.Now()}
 			u.log.Error("cannot tell how the task ended", "task", proc.ID(), "err", err)
 		}
-		u.clear(ctx, proc, grace)
+		u.empty(ctx, proc, grace)
 		return func() { u.exited(t, exit) }
 	})
 	checks := u.checks(t)
@@ -184,20 +185,26 @@ func (u *unit) exited(t *task, e Exit) {
 	u.fire(t, afterExit(t.spec.Spec.RestartPolicy, e), t.lastExit.Message)
 }
 
+// ended keeps what the process wrote until the next one has started.
 func (t *task) ended(e Exit) {
-	t.lastExit, t.proc = exitStatus(e), nil
+	t.lastExit, t.proc, t.past = exitStatus(e), nil, t.proc
 	if e.OOMKilled {
 		t.oomKills++
 	}
 }
 
-// clear ends what a process has left behind, and forgets it. It does not give
-// up: nothing may be started in its place before.
-func (u *unit) clear(ctx context.Context, proc Task, grace time.Duration) {
-	u.empty(ctx, proc, grace)
-	if err := proc.Forget(ctx); err != nil && ctx.Err() == nil {
-		u.log.Warn("something of a task that ended is left", "task", proc.ID(), "err", err)
+// forget removes what is left of the process before.
+func (u *unit) forget(t *task) {
+	past := t.past
+	t.past = nil
+	if past == nil {
+		return
 	}
+	u.s.running.Go(func() {
+		if err := past.Forget(u.s.ctx); err != nil && u.s.ctx.Err() == nil {
+			u.log.Warn("something of a task that ended is left", "task", past.ID(), "err", err)
+		}
+	})
 }
 
 // stop ends the process and everything it has started.
@@ -230,12 +237,11 @@ func (u *unit) end(ctx context.Context, proc Task, grace time.Duration) Exit {
 	if err != nil {
 		exit = Exit{Code: -1, At: time.Now()}
 	}
-	if err := proc.Forget(ctx); err != nil && ctx.Err() == nil {
-		u.log.Warn("something of a task that ended is left", "task", proc.ID(), "err", err)
-	}
 	return exit
 }
 
+// empty ends what a process has started. It does not give up: nothing may be
+// started in its place before.
 func (u *unit) empty(ctx context.Context, proc Task, grace time.Duration) {
 	for ctx.Err() == nil {
 		err := proc.Stop(ctx, grace)

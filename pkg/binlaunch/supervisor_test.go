@@ -212,16 +212,24 @@ func TestRestartPolicies(t *testing.T) {
 		t.Run(string(tt.policy)+" "+tt.text, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
-			b := script("job", tt.text)
+			b := script("job", "echo its output; "+tt.text)
 			b.Spec.RestartPolicy = tt.policy
 			a := n.agent(b)
 			i := a.awaitState("job", tt.state)
 			if i.Status.LastExit == nil || i.Status.LastExit.Message != tt.exit {
 				t.Errorf("last exit %+v, want %s", i.Status.LastExit, tt.exit)
 			}
+			if out, err := i.Output(false); err != nil {
+				t.Error(err)
+			} else if text, _ := io.ReadAll(out); string(text) != "its output\n" {
+				t.Errorf("what it wrote before it ended: %q", text)
+			}
 			if tt.state == v1alpha1.StateBackingOff {
 				i = a.await("job", "started again", func(i Instance) bool { return i.Status.Restarts == 1 })
 			}
+			a.want()
+			a.awaitGone("job")
+			n.processes.awaitNone()
 		})
 	}
 }

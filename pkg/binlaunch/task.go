@@ -28,6 +28,7 @@ type task struct {
 	ports    []int32
 	program  *Program
 	proc     Task
+	past     Task // the one before, ended; what it wrote can be read until another runs
 	record   Record
 	phases   map[string]time.Duration
 	lastExit *v1alpha1.ExitStatus
@@ -133,6 +134,7 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 	case v1alpha1.StateGone:
 		u.release(t)
 		t.letGo()
+		u.forget(t)
 	case v1alpha1.StateWaiting:
 		t.restarts++
 	}
