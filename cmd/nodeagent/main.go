@@ -10,9 +10,12 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 func main() {
+	fetch.ChildMain() // this program is also the confined process that fetches
 	os.Exit(execute(os.Args[1:]))
 }
 
