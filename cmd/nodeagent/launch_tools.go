@@ -2,12 +2,62 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/parts"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
 )
 
-func launchTools(*v1alpha1.Config, *slog.Logger) (binlaunch.Fetcher, binlaunch.Launcher, error) {
-	return nil, nil, errors.New("not wired yet")
+// launchTools makes what fetches and what starts.
+func launchTools(cfg *v1alpha1.Config, log *slog.Logger) (binlaunch.Fetcher, binlaunch.Launcher, error) {
+	beside := filepath.Dir(cfg.Launch.Folder)
+	size, err := resource.ParseQuantity(cfg.Launch.StoreBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	kept, err := store.Open(store.Options{Dir: filepath.Join(cfg.Launch.Root, "store"), MaxBytes: size.Value(), Logger: log})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open the store of fetched programs: %w", err)
+	}
+	fetcher, err := fetch.New(fetch.Options{
+		Store: kept, KeysDir: ifThere(filepath.Join(beside, "keys")), HeadersDir: ifThere(filepath.Join(beside, "headers")),
+		CAFile: ifThere(filepath.Join(beside, "ca.pem")), Logger: log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	launcher, err := sandbox.New(sandbox.Options{
+		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: "/proc/self/exe", HostRoot: cfg.HostRoot,
+		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Log: log,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot launch on this node: %w", err)
+	}
+	return &parts.Fetcher{Fetch: fetcher, Store: kept}, &parts.Launcher{Sandbox: launcher, Folder: filepath.Join(cfg.Launch.Root, "sandboxes")}, nil
+}
+
+// hostNamespaces are empty on the host itself.
+func hostNamespaces(cfg *v1alpha1.Config) sandbox.Namespaces {
+	if cfg.HostRoot == "/" {
+		return sandbox.Namespaces{}
+	}
+	of := func(kind string) string { return filepath.Join(cfg.HostRoot, "proc/1/ns", kind) }
+	return sandbox.Namespaces{Mount: of("mnt"), Network: of("net"), IPC: of("ipc"), UTS: of("uts"), Cgroup: of("cgroup")}
+}
+
+func ifThere(path string) string {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return path
 }

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -19,6 +22,10 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const asProgram = "NODEAGENT_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	fetch.ChildMain()
+	if os.Args[0] == "nodeagent-keeper" {
+		os.Exit(keeper.Main())
+	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(execute(os.Args[1:]))
 	}

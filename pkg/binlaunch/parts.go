@@ -86,6 +86,7 @@ type Exit struct {
 	Code      int    // -1: by a signal
 	Signal    string // SIGSEGV
 	OOMKilled bool
+	Reason    string // what ended it, if not itself
 	At        time.Time
 }
 

@@ -187,6 +187,8 @@ func exitStatus(e Exit) *v1alpha1.ExitStatus {
 	switch {
 	case e.OOMKilled:
 		s.Message = "it used more memory than resources.memory allows and was killed"
+	case e.Reason != "":
+		s.Message = e.Reason
 	case e.Signal != "":
 		s.Message = "it ended by " + e.Signal
 	default:

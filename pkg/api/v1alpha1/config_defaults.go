@@ -43,6 +43,7 @@ func DefaultConfig() *Config {
 			Enabled:         No,
 			Folder:          "/etc/nodeagent/binaries.d",
 			Root:            "/var/lib/nodeagent",
+			State:           "/run/nodeagent",
 			Ports:           "31000-32000",
 			StoreBytes:      "10Gi",
 			AllowPrivileged: No,
@@ -85,6 +86,7 @@ func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
 	}
 	errs = append(errs, absolute(at.Child("folder"), c.Folder)...)
 	errs = append(errs, absolute(at.Child("root"), c.Root)...)
+	errs = append(errs, absolute(at.Child("state"), c.State)...)
 	if _, _, err := ParsePorts(c.Ports); err != nil {
 		errs = append(errs, field.Invalid(at.Child("ports"), c.Ports, err.Error()))
 	}

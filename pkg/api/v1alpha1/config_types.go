@@ -110,6 +110,10 @@ type LaunchConfig struct {
 	// are kept. It has to be on a disk that outlives the agent.
 	Root string `json:"root,omitempty"`
 
+	// state is a folder in memory, which a reboot empties: what runs stands
+	// there.
+	State string `json:"state,omitempty"`
+
 	// ports is the range that ports without a number are taken from.
 	Ports string `json:"ports,omitempty"`
 
