@@ -29,15 +29,20 @@ func launchTools(cfg *v1alpha1.Config, log *slog.Logger) (binlaunch.Fetcher, bin
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the store of fetched programs: %w", err)
 	}
+	// By its own path: /proc/self/exe cannot be bound into another mount namespace.
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot tell where this program is: %w", err)
+	}
 	fetcher, err := fetch.New(fetch.Options{
-		Store: kept, KeysDir: ifThere(filepath.Join(beside, "keys")), HeadersDir: ifThere(filepath.Join(beside, "headers")),
+		Store: kept, Executable: self, KeysDir: ifThere(filepath.Join(beside, "keys")), HeadersDir: ifThere(filepath.Join(beside, "headers")),
 		CAFile: ifThere(filepath.Join(beside, "ca.pem")), Logger: log,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: "/proc/self/exe", HostRoot: cfg.HostRoot,
+		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: filepath.Join(filepath.Dir(self), "nodeagent-keeper"), HostRoot: cfg.HostRoot,
 		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Log: log,
 	})
 	if err != nil {

@@ -57,7 +57,7 @@ func (u *unit) again(m *taskMemory, left map[string]Task) *task {
 		delete(left, m.PastID)
 	}
 	if proc := left[m.ID]; proc != nil {
-		t.proc, t.state = proc, m.State
+		t.proc, t.state, t.ran = proc, m.State, true
 		delete(left, m.ID)
 		if group(m.State) != "runs" {
 			t.state = v1alpha1.StateStarting

@@ -93,7 +93,7 @@ func (t *task) progress(done, total int64) {
 // start starts the process. Its name is on the disk before it is there, so an
 // agent that is killed in between finds it again.
 func (u *unit) start(t *task) {
-	t.id, t.up, t.proc = newID(u.name), false, nil
+	t.id, t.proc = newID(u.name), nil
 	env := environment(t.id, u.s.o.Host, t.spec, t.ports)
 	launch := Launch{
 		ID: t.id, Name: u.name, Program: *t.program, Command: command(t.spec.Spec.Command, env), Env: env,
@@ -115,7 +115,7 @@ func (u *unit) launched(t *task, proc Task, record Record, took time.Duration, e
 	t.launching = false
 	if err == nil {
 		u.forget(t)
-		t.proc, t.record = proc, record
+		t.proc, t.record, t.ran = proc, record, true
 		t.phases["start"] = took
 		maps.Copy(t.phases, record.Phases)
 	}

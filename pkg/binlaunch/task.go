@@ -35,7 +35,7 @@ type task struct {
 
 	restarts int32 // how often it was started again
 	ends     int   // in a row, without having been stable
-	up       bool  // the process was seen healthy
+	ran      bool  // a process of it has run since the last pause
 	gaveUp   bool  // its health check did, at least once
 	unwanted bool
 	oomKills int32
@@ -123,7 +123,6 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 	case v1alpha1.StateStarting:
 		u.start(t)
 	case v1alpha1.StateHealthy:
-		t.up = true
 		u.await(t, settleTime)
 	case v1alpha1.StateStopping:
 		u.stop(t)
@@ -136,7 +135,10 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 		t.letGo()
 		u.forget(t)
 	case v1alpha1.StateWaiting:
-		t.restarts++
+		if t.ran {
+			t.restarts++
+		}
+		t.ran = false
 	}
 }
 
