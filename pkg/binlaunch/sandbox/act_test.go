@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,7 +29,7 @@ func act(what string, args []string) int {
 		fmt.Println(strings.Join(args, " "))
 	case "sleep":
 		fmt.Println("pid", os.Getpid())
-		select {}
+		time.Sleep(time.Hour)
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		fmt.Println("ready")
@@ -40,6 +41,11 @@ func act(what string, args []string) int {
 		look0()
 	case "attack":
 		attack(args)
+	case "agent":
+		agent(args)
+	case "control":
+		// The attacks that do no harm when they succeed.
+		control(args)
 	case "orphan":
 		// Leaves a child behind that holds the output open.
 		c := exec.Command("/proc/self/exe", "act", "stubborn")
@@ -139,7 +145,11 @@ func attack(args []string) {
 	}
 	for _, secret := range args {
 		tell("read "+secret, read(secret))
-		tell("write "+secret, write(secret))
+		f, err := os.OpenFile(secret, os.O_WRONLY, 0)
+		if err == nil {
+			_ = f.Close()
+		}
+		tell("write "+secret, err)
 	}
 	for _, path := range []string{"/etc/shadow", "/root/.ssh/authorized_keys", "/proc/1/environ", "/proc/kcore"} {
 		tell("read "+path, read(path))
@@ -180,6 +190,24 @@ func attack(args []string) {
 		}
 	}
 	fmt.Println("end")
+}
+
+func control(args []string) {
+	tell := func(name string, err error) {
+		if err == nil {
+			fmt.Println("BREACH", name)
+			return
+		}
+		fmt.Println("refused", name, err)
+	}
+	_, err := os.ReadFile(args[0])
+	tell("read "+args[0], err)
+	// One thread's own namespace and root: both end with the process.
+	runtime.LockOSThread()
+	tell("unshare mount", unix.Unshare(unix.CLONE_NEWNS))
+	_ = unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
+	tell("mount", unix.Mount("tmpfs", "/tmp", "tmpfs", 0, ""))
+	tell("chroot", unix.Chroot("/tmp"))
 }
 
 func nilIfZero(errno syscall.Errno) error {

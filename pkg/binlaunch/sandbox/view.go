@@ -71,11 +71,17 @@ func isolatedView(at places, f facts) []plan.Step {
 
 // observerView is the host's own root, read-only, with a /tmp of its own.
 func observerView(at places) []plan.Step {
+	sandbox := filepath.Join(at.view, "sandbox")
+	writable := func(target string) plan.Step {
+		return plan.Step{Op: plan.Mount, Target: target, Flags: unix.MS_REMOUNT | unix.MS_BIND | inert}
+	}
 	return []plan.Step{
-		{Op: plan.Seal, Target: "/", Flags: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
 		{Op: plan.Mount, Source: "tmpfs", Target: at.view, Type: "tmpfs", Flags: inert, Data: "size=64m,mode=1777"},
-		{Op: plan.Folder, Target: filepath.Join(at.view, "sandbox"), Mode: 0o755},
-		sandboxStep(at, filepath.Join(at.view, "sandbox")),
+		{Op: plan.Folder, Target: sandbox, Mode: 0o755},
+		// Before the seal: overlayfs wants a writable mount under it.
+		sandboxStep(at, sandbox),
+		{Op: plan.Seal, Target: "/", Flags: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
+		writable(at.view), writable(sandbox),
 		// Last, for the host's /tmp may hold the folders above.
 		{Op: plan.Mount, Source: at.view, Target: "/tmp", Flags: unix.MS_BIND | unix.MS_REC},
 	}
