@@ -16,6 +16,8 @@ type Fetcher interface {
 	// nothing. pins are what insecure artifacts were the last time. progress
 	// may be called often; it must not block.
 	Get(ctx context.Context, owner string, artifacts []v1alpha1.Artifact, pins []string, progress func(done, total int64)) (Program, error)
+	// Sweep gives back what is claimed by owners that are no more.
+	Sweep(owned func(owner string) bool) error
 }
 
 // Program is what was fetched. It stays in the store until Release, whichever

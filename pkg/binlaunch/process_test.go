@@ -256,3 +256,5 @@ func (f *local) Get(_ context.Context, _ string, a []v1alpha1.Artifact, _ []stri
 		f.held--
 	}}, nil
 }
+
+func (f *local) Sweep(func(string) bool) error { return nil }

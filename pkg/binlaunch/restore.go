@@ -1,7 +1,6 @@
 package binlaunch
 
 import (
-	"context"
 	"maps"
 	"time"
 
@@ -37,6 +36,17 @@ func (s *Supervisor) restore(left map[string]Task) {
 		}
 		u.post(u.resume)
 		s.units[name] = u
+	}
+	owned := map[string]bool{}
+	for _, u := range s.units {
+		for _, t := range append([]*task{u.current, u.next}, u.leaving...) {
+			if t != nil {
+				owned[t.owner] = true
+			}
+		}
+	}
+	if err := s.o.Fetcher.Sweep(func(owner string) bool { return owned[owner] }); err != nil {
+		s.log.Warn("programs that nothing uses are kept", "err", err)
 	}
 	for _, t := range left {
 		s.log.Warn("a process that nobody knows is ended", "task", t.ID(), "pid", t.Pid())
@@ -106,15 +116,12 @@ func (u *unit) resume() {
 // holdOn claims the program of a task that runs, so that the store keeps it. It
 // is verified again on the way; a failure is told and ends nothing.
 func (u *unit) holdOn(t *task) {
-	u.beside(t, func(ctx context.Context) func() {
-		program, _, err := u.get(ctx, t)
-		return func() {
-			if err != nil {
-				u.log.Warn("the program of a task that runs is not in the store", "task", t.id, "err", err)
-				return
-			}
-			u.fetched(t, program, 0)
+	u.get(t, func(program Program, _ time.Duration, err error) {
+		if err != nil {
+			u.log.Warn("the program of a task that runs is not in the store", "task", t.id, "err", err)
+			return
 		}
+		u.fetched(t, program, 0)
 	})
 }
 

@@ -16,18 +16,15 @@ const longestLaunch = time.Minute
 
 // fetch gets the artifacts, and then the process is started.
 func (u *unit) fetch(t *task) {
-	u.beside(t, func(ctx context.Context) func() {
-		program, took, err := u.get(ctx, t)
-		return func() {
-			switch {
-			case err == nil:
-				u.fetched(t, program, took)
-				u.fire(t, lifecycle.Fetched, "")
-			case refused(err):
-				u.fire(t, lifecycle.Refused, err.Error())
-			default:
-				u.fire(t, lifecycle.Failed, err.Error())
-			}
+	u.get(t, func(program Program, took time.Duration, err error) {
+		switch {
+		case err == nil:
+			u.fetched(t, program, took)
+			u.fire(t, lifecycle.Fetched, "")
+		case refused(err):
+			u.fire(t, lifecycle.Refused, err.Error())
+		default:
+			u.fire(t, lifecycle.Failed, err.Error())
 		}
 	})
 }
@@ -35,37 +32,48 @@ func (u *unit) fetch(t *task) {
 // prefetch does it while the old task still runs: a failure is told and counts
 // as an end.
 func (u *unit) prefetch(t *task) bool {
-	if t.fetching {
+	if t.fetching || t.retry.After(time.Now()) {
 		return false
 	}
 	t.fetching = true
-	u.beside(t, func(ctx context.Context) func() {
-		program, took, err := u.get(ctx, t)
-		if err != nil && !refused(err) {
-			sleep(ctx, backoff(t.ends+1))
-		}
-		return func() {
-			t.fetching = false
-			switch {
-			case err == nil:
-				u.fetched(t, program, took)
-			case refused(err):
-				u.fire(t, lifecycle.Refused, err.Error())
-			default:
-				t.ends++
-				t.message = err.Error()
-			}
+	u.get(t, func(program Program, took time.Duration, err error) {
+		t.fetching = false
+		switch {
+		case err == nil:
+			u.fetched(t, program, took)
+		case refused(err):
+			u.fire(t, lifecycle.Refused, err.Error())
+		default:
+			t.ends++
+			t.message, t.retry = err.Error(), time.Now().Add(backoff(t.ends))
+			u.await(t, backoff(t.ends))
 		}
 	})
 	return false
 }
 
-func (u *unit) get(ctx context.Context, t *task) (Program, time.Duration, error) {
-	began := time.Now()
-	program, err := u.s.o.Fetcher.Get(ctx, t.owner, t.spec.Spec.Fetch, u.pins, func(done, total int64) {
-		u.post(func() { t.progress(done, total) })
+// get fetches beside the unit. What comes when nobody wants it any more is
+// given back.
+func (u *unit) get(t *task, done func(p Program, took time.Duration, err error)) {
+	ctx, turn := u.begin(t)
+	pins := u.pins
+	u.s.running.Go(func() {
+		began := time.Now()
+		program, err := u.s.o.Fetcher.Get(ctx, t.owner, t.spec.Spec.Fetch, pins, func(done, total int64) {
+			u.post(func() { t.progress(done, total) })
+		})
+		if err == nil && ctx.Err() != nil {
+			program.Release()
+			return
+		}
+		u.post(func() {
+			if t.turn == turn {
+				done(program, time.Since(began), err)
+			} else if err == nil {
+				program.Release()
+			}
+		})
 	})
-	return program, time.Since(began), err
 }
 
 func (u *unit) fetched(t *task, p Program, took time.Duration) {

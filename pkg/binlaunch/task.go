@@ -162,10 +162,7 @@ func (t *task) letGo() {
 // in, and hands its outcome back: done is called by the unit's goroutine, and
 // only while the task is still there.
 func (u *unit) beside(t *task, f func(ctx context.Context) (done func())) {
-	if t.ctx == nil {
-		t.ctx, t.cancel = context.WithCancel(u.s.ctx)
-	}
-	ctx, turn := t.ctx, t.turn
+	ctx, turn := u.begin(t)
 	u.s.running.Go(func() {
 		done := f(ctx)
 		u.post(func() {
@@ -174,6 +171,15 @@ func (u *unit) beside(t *task, f func(ctx context.Context) (done func())) {
 			}
 		})
 	})
+}
+
+// begin gives the context of what goes on beside the unit until the task
+// leaves the row of states it is in, and that row's number.
+func (u *unit) begin(t *task) (context.Context, int) {
+	if t.ctx == nil {
+		t.ctx, t.cancel = context.WithCancel(u.s.ctx)
+	}
+	return t.ctx, t.turn
 }
 
 // await makes the unit look again after d, if the task is still in this state.

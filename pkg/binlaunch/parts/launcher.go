@@ -2,9 +2,13 @@ package parts
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,9 +42,18 @@ func (l *Launcher) Start(ctx context.Context, from binlaunch.Launch) (binlaunch.
 	}
 	t, record, err := l.Sandbox.Start(ctx, spec)
 	if err != nil {
-		return nil, binlaunch.Record{}, err
+		return nil, binlaunch.Record{}, errors.Join(err, l.clear(from.ID))
 	}
 	return task{t}, binlaunch.Record{Enforced: record.Enforced, NotEnforced: record.NotEnforced, Phases: record.Phases}, nil
+}
+
+// clear removes the folders of a task that is no more.
+func (l *Launcher) clear(id string) error {
+	var errs []error
+	for _, suffix := range []string{"", ".work", ".output"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(l.Folder, id+suffix)))
+	}
+	return errors.Join(errs...)
 }
 
 func resourcesOf(r v1alpha1.Resources) sandbox.Resources {
@@ -67,10 +80,33 @@ func (l *Launcher) Attach(ctx context.Context) ([]binlaunch.Task, error) {
 		return nil, err
 	}
 	var all []binlaunch.Task
+	known := map[string]bool{}
 	for _, t := range found {
-		all = append(all, task{t})
+		all, known[t.ID()] = append(all, task{t}), true
 	}
-	return all, nil
+	return all, l.sweep(known)
+}
+
+// sweep removes the folders that the tasks of an earlier boot have left: the
+// launcher's own state is in memory. Nothing is started before this.
+func (l *Launcher) sweep(known map[string]bool) error {
+	folders, err := os.ReadDir(l.Folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot look for what earlier tasks left: %w", err)
+	}
+	for _, f := range folders {
+		id := strings.TrimSuffix(strings.TrimSuffix(f.Name(), ".work"), ".output")
+		if known[id] {
+			continue
+		}
+		if err := l.clear(id); err != nil {
+			return fmt.Errorf("cannot remove what a task of an earlier boot left: %w", err)
+		}
+	}
+	return nil
 }
 
 // task is the supervisor's Task.
