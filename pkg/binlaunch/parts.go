@@ -16,6 +16,8 @@ type Fetcher interface {
 	// nothing. pins are what insecure artifacts were the last time. progress
 	// may be called often; it must not block.
 	Get(ctx context.Context, owner string, artifacts []v1alpha1.Artifact, pins []string, progress func(done, total int64)) (Program, error)
+	// Release gives a program back that Get has claimed for the owner.
+	Release(p Program, owner string)
 	// Sweep gives back what is claimed by owners that are no more.
 	Sweep(owned func(owner string) bool) error
 }
@@ -29,7 +31,6 @@ type Program struct {
 	Pins     []string // each artifact's own SHA-256 in hex
 	Changed  string   // says which insecure one is another than its pin
 	Phases   map[string]time.Duration
-	Release  func()
 }
 
 // Launcher starts processes that outlive the agent.

@@ -239,22 +239,24 @@ func (l *lockedBuffer) String() string {
 type local struct {
 	mu   sync.Mutex
 	fail error
-	held int // programs in use
+	held map[string]bool // owners of programs
 }
 
-func (f *local) Get(_ context.Context, _ string, a []v1alpha1.Artifact, _ []string, progress func(done, total int64)) (Program, error) {
+func (f *local) Get(_ context.Context, owner string, a []v1alpha1.Artifact, _ []string, progress func(done, total int64)) (Program, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
 		return Program{}, f.fail
 	}
 	progress(1<<20, 2<<20)
-	f.held++
-	return Program{Digest: "sha256:" + a[0].URL, Verified: []string{"sha256"}, Release: func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.held--
-	}}, nil
+	f.held[owner] = true
+	return Program{Digest: "sha256:" + a[0].URL, Verified: []string{"sha256"}}, nil
+}
+
+func (f *local) Release(_ Program, owner string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.held, owner)
 }
 
 func (f *local) Sweep(func(string) bool) error { return nil }

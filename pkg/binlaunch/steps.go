@@ -63,21 +63,20 @@ func (u *unit) get(t *task, done func(p Program, took time.Duration, err error))
 			u.post(func() { t.progress(done, total) })
 		})
 		if err == nil && ctx.Err() != nil {
-			program.Release()
+			u.s.o.Fetcher.Release(program, t.owner)
 			return
 		}
 		u.post(func() {
 			if t.turn == turn {
 				done(program, time.Since(began), err)
 			} else if err == nil {
-				program.Release()
+				u.s.o.Fetcher.Release(program, t.owner)
 			}
 		})
 	})
 }
 
 func (u *unit) fetched(t *task, p Program, took time.Duration) {
-	t.letGo()
 	t.program = &p
 	if p.Changed != "" {
 		u.log.Warn("what a URL answers has changed; nothing vouches for it", "change", p.Changed)

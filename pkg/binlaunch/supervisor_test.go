@@ -33,7 +33,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
-	return &node{t: t, processes: newProcesses(t), programs: &local{}, folder: t.TempDir(), options: func(*Options) {}}
+	return &node{t: t, processes: newProcesses(t), programs: &local{held: map[string]bool{}}, folder: t.TempDir(), options: func(*Options) {}}
 }
 
 // agent is one supervisor's life on it.
@@ -188,8 +188,8 @@ func TestServerFromStartToEnd(t *testing.T) {
 	}
 	a.want()
 	a.awaitGone("web")
-	if n.processes.running() != 0 || n.programs.held != 0 {
-		t.Errorf("%d processes and %d programs are left", n.processes.running(), n.programs.held)
+	if n.processes.running() != 0 || len(n.programs.held) != 0 {
+		t.Errorf("%d processes and %d programs are left", n.processes.running(), len(n.programs.held))
 	}
 	if files, _ := filepath.Glob(filepath.Join(n.folder, "*")); len(files) > 0 {
 		t.Errorf("left in the state folder: %v", files)

@@ -132,7 +132,7 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 		u.release(t)
 	case v1alpha1.StateGone:
 		u.release(t)
-		t.letGo()
+		u.letGo(t)
 		u.forget(t)
 	case v1alpha1.StateWaiting:
 		if t.ran {
@@ -151,9 +151,9 @@ func level(s v1alpha1.State) slog.Level {
 }
 
 // letGo gives the program back to the store.
-func (t *task) letGo() {
-	if t.program != nil && t.program.Release != nil {
-		t.program.Release()
+func (u *unit) letGo(t *task) {
+	if t.program != nil {
+		u.s.o.Fetcher.Release(*t.program, t.owner)
 	}
 	t.program = nil
 }

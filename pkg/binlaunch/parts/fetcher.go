@@ -39,10 +39,7 @@ func (f *Fetcher) Get(ctx context.Context, owner string, artifacts []v1alpha1.Ar
 	if err := f.Store.Lease(entry.Digest, owner); err != nil {
 		return p, err
 	}
-	p = binlaunch.Program{
-		Digest: entry.Digest, Folder: entry.Path, Phases: phasesOf(result.Phases),
-		Release: func() { _ = f.Store.Release(entry.Digest, owner) }, // a lease too many costs room, no more
-	}
+	p = binlaunch.Program{Digest: entry.Digest, Folder: entry.Path, Phases: phasesOf(result.Phases)}
 	for i, a := range result.Artifacts {
 		p.Verified, p.Pins = append(p.Verified, verifiedBy(artifacts[i], a)), append(p.Pins, a.SHA256)
 		if a.Changed != "" {
@@ -124,6 +121,10 @@ func phasesOf(p fetch.Phases) map[string]time.Duration {
 	}
 	return all
 }
+
+// Release implements binlaunch.Fetcher. A lease too many costs room, no more:
+// the next Sweep finds it.
+func (f *Fetcher) Release(p binlaunch.Program, owner string) { _ = f.Store.Release(p.Digest, owner) }
 
 // Sweep gives back the leases of owners that are no more.
 func (f *Fetcher) Sweep(owned func(owner string) bool) error {
