@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -64,7 +65,11 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		if api != nil {
 			pods = api.pods
 		}
-		if launch, err = newLaunchParts(cfg, o, pods, reg, log); err != nil {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("cannot tell where this program is: %w", err)
+		}
+		if launch, err = newLaunchParts(cfg, o, self, pods, reg, log); err != nil {
 			return err
 		}
 		local, routes = append(local, launch.handle), append(routes, route{targetsPath, launch.serveTargets})

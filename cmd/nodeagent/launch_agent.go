@@ -44,15 +44,15 @@ type launchParts struct {
 }
 
 // newLaunchParts wires it. Without the API (standalone) there are no roles and
-// no pods to ask about.
-func newLaunchParts(cfg *v1alpha1.Config, o runOptions, pods *nodePods, reg prometheus.Registerer, log *slog.Logger) (*launchParts, error) {
+// no pods to ask about. self is this program.
+func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodePods, reg prometheus.Registerer, log *slog.Logger) (*launchParts, error) {
 	log = log.With("part", "launch")
 	l := &launchParts{
 		folder:   &source.Folder{Path: cfg.Launch.Folder, Log: log},
 		launched: &source.Folder{Path: filepath.Join(cfg.Launch.Root, "launched"), Log: log},
 		node:     cfg.Node, log: log,
 	}
-	fetcher, launcher, err := launchTools(cfg, log)
+	fetcher, launcher, err := launchTools(cfg, self, log)
 	if err != nil {
 		return nil, err
 	}

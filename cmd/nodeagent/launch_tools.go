@@ -18,8 +18,9 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
 )
 
-// launchTools makes what fetches and what starts.
-func launchTools(cfg *v1alpha1.Config, log *slog.Logger) (binlaunch.Fetcher, binlaunch.Launcher, error) {
+// launchTools makes what fetches and what starts. self is where this program
+// is: /proc/self/exe cannot be bound into another mount namespace.
+func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (binlaunch.Fetcher, binlaunch.Launcher, error) {
 	beside := filepath.Dir(cfg.Launch.Folder)
 	size, err := resource.ParseQuantity(cfg.Launch.StoreBytes)
 	if err != nil {
@@ -28,11 +29,6 @@ func launchTools(cfg *v1alpha1.Config, log *slog.Logger) (binlaunch.Fetcher, bin
 	kept, err := store.Open(store.Options{Dir: filepath.Join(cfg.Launch.Root, "store"), MaxBytes: size.Value(), Logger: log})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the store of fetched programs: %w", err)
-	}
-	// By its own path: /proc/self/exe cannot be bound into another mount namespace.
-	self, err := os.Executable()
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot tell where this program is: %w", err)
 	}
 	fetcher, err := fetch.New(fetch.Options{
 		Store: kept, Executable: self, KeysDir: ifThere(filepath.Join(beside, "keys")), HeadersDir: ifThere(filepath.Join(beside, "headers")),

@@ -132,8 +132,8 @@ type BinarySpec struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.sha256) || self.sha256.all(a, self.sha256[a].matches('^[0-9a-f]{64}$'))",message="want sha256 as 64 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha512) || self.sha512.all(a, self.sha512[a].matches('^[0-9a-f]{128}$'))",message="want sha512 as 128 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="(!has(self.sha256) || self.sha256.all(a, a == '*' || a.matches('^[a-z0-9]+$'))) && (!has(self.sha512) || self.sha512.all(a, a == '*' || a.matches('^[a-z0-9]+$')))",message="want digests by architecture as Go names it (amd64, arm64), or '*'"
-// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == ” || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
-// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode == ” || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || size(self.path) == 0 || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || size(self.mode) == 0 || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
 type Artifact struct {
 	// url is where it is fetched from: http, https, oci or file. {{os}} and {{arch}}
 	// are the node's, as Go names them: linux, amd64.
@@ -220,7 +220,7 @@ type Signature struct {
 
 // Format is how an artifact is packed.
 //
-// +kubebuilder:validation:Enum=raw;gz;xz;zst;bz2;tar;tar.gz;tar.xz;tar.zst;tar.bz2;zip
+// +kubebuilder:validation:Enum=bz2;gz;raw;tar;tar.bz2;tar.gz;tar.xz;tar.zst;xz;zip;zst
 type Format string
 
 // EnvVar is one variable of the task's environment.
@@ -298,7 +298,7 @@ type Resources struct {
 
 // Profile is how far a task is shut in.
 //
-// +kubebuilder:validation:Enum=isolated;host-observer;privileged
+// +kubebuilder:validation:Enum=host-observer;isolated;privileged
 type Profile string
 
 // The profiles.
@@ -310,7 +310,7 @@ const (
 
 // Enforcement is what becomes of a launch of which not all can be enforced.
 //
-// +kubebuilder:validation:Enum=Strict;BestEffort
+// +kubebuilder:validation:Enum=BestEffort;Strict
 type Enforcement string
 
 // The two ways.
@@ -321,7 +321,7 @@ const (
 
 // RestartPolicy is what becomes of a task that ended.
 //
-// +kubebuilder:validation:Enum=Always;OnFailure;Never
+// +kubebuilder:validation:Enum=Always;Never;OnFailure
 type RestartPolicy string
 
 // The policies.
