@@ -17,7 +17,7 @@ import (
 // there: what a file may hold, and an example of each value.
 func configShape() (any, error) {
 	cfg := v1alpha1.DefaultConfig()
-	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
+	cfg.APIVersion, cfg.Kind, cfg.Node, cfg.Launch.Cgroup = v1alpha1.GroupVersion().String(), "Config", "node-1", "nodeagent"
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -40,6 +41,7 @@ type launchParts struct {
 	client     client.WithWatch
 	kube       *rest.Config
 	node       string
+	close      func() error // of what this process alone has: the store's lock, the launcher
 	log        *slog.Logger
 }
 
@@ -56,6 +58,7 @@ func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodeP
 	if err != nil {
 		return nil, err
 	}
+	l.close = func() error { return errors.Join(launcher.Sandbox.Close(), fetcher.Store.Close()) }
 	first, last, err := v1alpha1.ParsePorts(cfg.Launch.Ports)
 	if err != nil {
 		return nil, err
@@ -129,7 +132,7 @@ func (l *launchParts) run(ctx context.Context) error {
 		}
 		g.Go(func() error { return leader.Run(ctx) })
 	}
-	return g.Wait()
+	return errors.Join(g.Wait(), l.close())
 }
 
 // reportInstances waits for the Binaries first: before that it would delete

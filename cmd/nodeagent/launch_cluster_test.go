@@ -159,6 +159,7 @@ func (a *api) node(name, programs, root string) *launchNode {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.Node = name
 	cfg.Launch.Folder, cfg.Launch.Root, cfg.Launch.State = filepath.Join(root, "binaries.d"), root, filepath.Join(root, "state")
+	cfg.Launch.Cgroup = fmt.Sprintf("nodeagent-test/%d-%s", os.Getpid(), name)
 	o := runOptions{kubeconfig: a.file("kubeconfig")}
 	kube, err := kubeConfig(o.kubeconfig)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
-	"github.com/nodeagent/nodeagent/pkg/binlaunch"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/parts"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
@@ -20,7 +19,7 @@ import (
 
 // launchTools makes what fetches and what starts. self is where this program
 // is: /proc/self/exe cannot be bound into another mount namespace.
-func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (binlaunch.Fetcher, binlaunch.Launcher, error) {
+func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (*parts.Fetcher, *parts.Launcher, error) {
 	beside := filepath.Dir(cfg.Launch.Folder)
 	size, err := resource.ParseQuantity(cfg.Launch.StoreBytes)
 	if err != nil {
@@ -38,7 +37,7 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (binlaunch
 		return nil, nil, err
 	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: filepath.Join(filepath.Dir(self), "nodeagent-keeper"), HostRoot: cfg.HostRoot,
+		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: filepath.Join(filepath.Dir(self), "nodeagent-keeper"), HostRoot: cfg.HostRoot, CgroupParent: cfg.Launch.Cgroup,
 		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Log: log,
 	})
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
 // +kubebuilder:printcolumn:name="Up",type=integer,JSONPath=`.status.up`
 // +kubebuilder:printcolumn:name="Updated",type=integer,JSONPath=`.status.updated`
-// +kubebuilder:printcolumn:name="Profile",type=string,JSONPath=`.spec.profile`
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Profile",type=string,JSONPath=`.spec.profile`,priority=1
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.fetch[0].url`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,priority=1
 type Binary struct {
@@ -462,10 +462,16 @@ type BinaryStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// nodes is on how many nodes it is to run.
+	// +kubebuilder:default=0
+	// +optional
 	Nodes int32 `json:"nodes"`
 	// up is on how many of them it does.
+	// +kubebuilder:default=0
+	// +optional
 	Up int32 `json:"up"`
 	// updated is on how many of them it runs by this generation of the spec.
+	// +kubebuilder:default=0
+	// +optional
 	Updated int32 `json:"updated"`
 	// admitted are the nodes that may exchange their task now.
 	// +kubebuilder:validation:MaxItems=5000

@@ -123,6 +123,8 @@ type BinaryInstanceStatus struct {
 	Endpoints string `json:"endpoints,omitempty"`
 
 	// restarts counts how often the task was started again after it ended.
+	// +kubebuilder:default=0
+	// +optional
 	Restarts int32 `json:"restarts"`
 
 	// lastExit is how it ended the last time.

@@ -87,6 +87,9 @@ func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
 	errs = append(errs, absolute(at.Child("folder"), c.Folder)...)
 	errs = append(errs, absolute(at.Child("root"), c.Root)...)
 	errs = append(errs, absolute(at.Child("state"), c.State)...)
+	if c.Cgroup != "" && !filepath.IsLocal(c.Cgroup) {
+		errs = append(errs, field.Invalid(at.Child("cgroup"), c.Cgroup, "want a cgroup's name such as nodeagent, without / before it"))
+	}
 	if _, _, err := ParsePorts(c.Ports); err != nil {
 		errs = append(errs, field.Invalid(at.Child("ports"), c.Ports, err.Error()))
 	}

@@ -114,6 +114,11 @@ type LaunchConfig struct {
 	// there.
 	State string `json:"state,omitempty"`
 
+	// cgroup is the one below which every launched task gets its own, without
+	// the controller's folder. Two agents on one machine must not share it.
+	// Default: nodeagent.slice where systemd runs, else nodeagent.
+	Cgroup string `json:"cgroup,omitempty"`
+
 	// ports is the range that ports without a number are taken from.
 	Ports string `json:"ports,omitempty"`
 

@@ -108,7 +108,7 @@ func (n *node) agent(wanted ...*v1alpha1.Binary) {
 		n.t.Fatal(err)
 	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: n.state, Keeper: program, CgroupParent: fmt.Sprintf("nodeagent/parts-%d-%s", os.Getpid(), filepath.Base(n.state)), Log: log,
+		State: n.state, Keeper: program, CgroupParent: fmt.Sprintf("nodeagent-test/parts-%d-%s", os.Getpid(), filepath.Base(n.state)), Log: log,
 	})
 	if err != nil {
 		n.t.Fatal(err)
