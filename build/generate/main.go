@@ -1,7 +1,8 @@
 // Command generate writes what is told twice from the place where it is told
 // once: the agent's rights in manifests/base/rbac.yaml from restart.Rights,
 // docs/config.md from the Go types of the configuration and their defaults,
-// docs/metrics.md from the packages' tables of metrics, the alert rules and
+// docs/metrics.md from the packages' tables of metrics, docs/launch/lifecycle.md
+// from the table of a task's life, the alert rules and
 // docs/alerts.md from build/alerts, the dashboard from build/dashboard. Run it
 // in the repository's root; `make generate` does.
 package main
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/build/alerts"
 	"github.com/nodeagent/nodeagent/build/dashboard"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/lifecycle"
 )
 
 func main() {
@@ -37,6 +39,7 @@ func pages(runbooks string) []page {
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
 		{"docs/config.md", config},
 		{"docs/metrics.md", metrics},
+		{"docs/launch/lifecycle.md", func(string) ([]byte, error) { return lifecycle.Page(), nil }},
 		{"docs/alerts.md", alertsPage},
 		{"manifests/alerts/nodeagent.rules.yaml", func(string) ([]byte, error) { return alerts.Plain(runbooks) }},
 		{"manifests/alerts/prometheusrule.yaml", func(string) ([]byte, error) { return alerts.Object(runbooks) }},
