@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/ports"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
 const byUID = "uid"
@@ -62,7 +64,7 @@ func onlyLimits(obj any) (any, error) {
 		return obj, nil
 	}
 	slim := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+		Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(restart.NodeUID(pod)), ResourceVersion: pod.ResourceVersion,
 	}}
 	slim.Spec.Containers = withLimit(pod.Spec.Containers)
 	slim.Spec.InitContainers = withLimit(pod.Spec.InitContainers)

@@ -22,7 +22,7 @@ func preflightJob(j *batchv1.Job) []Finding {
 	case wantedByJob(j) == 0:
 		return []Finding{{Forbids, "The Job has nothing left to run."}}
 	}
-	return []Finding{{Warns, "What the Job's pod has done so far is done again."}}
+	return []Finding{{Warns, "What the Job's pod has done so far is done again; but a program that ends with code 0 when it is told to stop counts as one that has done its work."}}
 }
 
 // ignoresDisruption tells whether the first rule that an evicted pod can match

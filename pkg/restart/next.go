@@ -195,10 +195,10 @@ func verifyPods(w World) Step {
 	}
 	r, left, untouched := w.rollout(), len(w.oldPods()), w.inHand()
 	switch {
+	case untouched != nil && w.method() == v1alpha1.MethodCopy:
+		return replaceByCopy(w, untouched) // which makes sure first that the Restart outlives it
 	case !r.complete:
 		return waitOn(w, r.sentence)
-	case untouched != nil && w.method() == v1alpha1.MethodCopy:
-		return drainPod(w, untouched)
 	case left > 0:
 		return waitOn(w, fmt.Sprintf("The new pods are Ready; %d old ones are still terminating.", left))
 	}

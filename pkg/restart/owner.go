@@ -102,6 +102,16 @@ func isReplicaSet(t v1alpha1.TargetReference) bool {
 	return t.Kind == KindReplicaSet && t.APIVersion == appsv1.SchemeGroupVersion.String()
 }
 
+// NodeUID is the uid by which a pod's own node knows it, the kubelet and
+// containerd. A static pod's is made of its file, and its mirror in the API
+// has one of its own.
+func NodeUID(pod *corev1.Pod) string {
+	if static(pod) {
+		return pod.Annotations[corev1.MirrorPodAnnotationKey]
+	}
+	return string(pod.UID)
+}
+
 // static tells whether the kubelet runs this pod from a file: the API shows
 // only its mirror, and deleting that changes nothing.
 func static(pod *corev1.Pod) bool {

@@ -224,6 +224,11 @@ func TestNextPodByPod(t *testing.T) {
 			take(w, "old-0", "app")
 			serving(w, "copy")
 		}, Evict, "web-old-0", ""},
+		{"copy: serves before it owns the Restart", verifying(testWorld(KindPod)), func(w *World) {
+			copied(w, true)
+			w.Services, w.Slices = nil, nil
+			w.Restart.OwnerReferences = []metav1.OwnerReference{{UID: "old-0"}}
+		}, Bequeath, copyOf(barePod(), running(testWorld(KindPod)).Restart).Name, ""},
 		{"copy: old one going", verifying(testWorld(KindPod)), func(w *World) { copied(w, true); w.Pods[0] = going(w.Pods[0]) }, Wait, "", "still terminating"},
 		{"copy: old one gone", verifying(testWorld(KindPod)), func(w *World) { copied(w, true); w.Pods, w.Target = w.Pods[1:], nil }, End, "", "1 pod replaced"},
 		{"copy: old one deleted before the copy serves", running(testWorld(KindPod)), func(w *World) {

@@ -95,7 +95,7 @@ func (q *Requester) readPod(ctx context.Context, p Pod) (*corev1.Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	if pod.DeletionTimestamp != nil || (p.UID != "" && p.UID != string(pod.UID)) {
+	if pod.DeletionTimestamp != nil || (p.UID != "" && p.UID != NodeUID(&pod)) {
 		return nil, nil
 	}
 	return &pod, nil

@@ -20,6 +20,8 @@ import (
 func TestTwoNodesOneRestart(t *testing.T) {
 	s := newStory(t, 4*time.Minute)
 	web := cluster.Deployment(s.namespace, "web", 4)
+	// The second agent has time to see its pod too before that is replaced.
+	web.Spec.MinReadySeconds = 10
 	web.Spec.Template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
 		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.DoNotSchedule,
 		LabelSelector: &metav1.LabelSelector{MatchLabels: web.Spec.Selector.MatchLabels},

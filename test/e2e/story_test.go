@@ -64,7 +64,7 @@ func newStory(t *testing.T, limit time.Duration) *story {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	ns, err := shared.Namespaced(ctx, strings.ToLower(strings.ReplaceAll(t.Name(), "_", "-")))
+	ns, err := shared.Namespaced(ctx, strings.ToLower(strings.NewReplacer("_", "-", "/", "-").Replace(t.Name())))
 	if err != nil {
 		t.Fatal(err)
 	}

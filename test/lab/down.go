@@ -206,9 +206,12 @@ func leftovers(p paths, groups cgroups, namespaces []string, keepLogs bool) []st
 	return left
 }
 
-// namespaceUsers lists the processes that are in one of the namespaces.
+// namespaceUsers lists the processes that are in one of the namespaces. The
+// kernel gives a namespace that is gone its number again, so a process that
+// began after this program is in another one of the same number.
 func namespaceUsers(namespaces []string) []string {
-	if len(namespaces) == 0 {
+	self, err := lookProcess(os.Getpid())
+	if len(namespaces) == 0 || err != nil {
 		return nil
 	}
 	links, err := filepath.Glob("/proc/[0-9]*/ns/*")
@@ -226,7 +229,7 @@ func namespaceUsers(namespaces []string) []string {
 			continue
 		}
 		// A zombie holds nothing; it waits for the machine's init.
-		if _, err := lookProcess(pid); err == nil {
+		if p, err := lookProcess(pid); err == nil && p.start <= self.start {
 			users = append(users, fmt.Sprintf("%d in namespace %s", pid, ns))
 		}
 	}

@@ -356,13 +356,10 @@ func (l *testLab) services() {
 		{"host to Service", service},
 		{"pod to Service", alone + "/get?url=" + url.QueryEscape(service)},
 	} {
-		answered := map[string]int{}
-		for range 80 {
-			host, err := get(way.url)
-			if err != nil {
-				l.t.Fatalf("%s: %v", way.name, err)
-			}
-			answered[host]++
+		answered := l.ask(way.name, way.url)
+		// Each kube-proxy writes its rules a moment after the endpoints changed.
+		for end := time.Now().Add(20 * time.Second); len(answered) != 4 && time.Now().Before(end); {
+			answered = l.ask(way.name, way.url)
 		}
 		if len(answered) != 4 {
 			l.t.Errorf("%s: answers by %v, want all four pods", way.name, answered)
@@ -379,6 +376,20 @@ func (l *testLab) services() {
 			l.t.Errorf("%s to the API's Service: %q", node, out)
 		}
 	}
+}
+
+// ask counts who answers eighty requests, none of which may fail.
+func (l *testLab) ask(way, address string) map[string]int {
+	l.t.Helper()
+	answered := map[string]int{}
+	for range 80 {
+		host, err := get(address)
+		if err != nil {
+			l.t.Fatalf("%s: %v", way, err)
+		}
+		answered[host]++
+	}
+	return answered
 }
 
 func (l *testLab) kubectlWays() {

@@ -36,8 +36,8 @@ type Artifact struct {
 	// archive's folder (default: the entry's folder).
 	Path string
 	// Mode is given to every file, as permission bits. Default: 0755 for a
-	// single file, else the archive's own. Write permission for group and
-	// others, setuid, setgid and sticky are dropped.
+	// single file, else the archive's own. All may read, only root may write;
+	// setuid, setgid and sticky are dropped.
 	Mode fs.FileMode
 	// Strip takes leading folders off the names in an archive, as tar's
 	// --strip-components does. Names with no more parts are left out.

@@ -68,6 +68,7 @@ func TestRefusedContent(t *testing.T) {
 		}, "more than 100 files", func(o *Options) { o.Limits.Files = 100 }},
 		{"bomb by holes", "/x.tar", sparseTar, "more than 1048576 bytes", func(o *Options) { o.Limits.Unpacked = 1 << 20 }},
 		{"bomb by memory", "/x.tar.xz", hugeDictionary, "bytes of memory", nil},
+		{"bomb by ratio, zip", "/x.zip", func(t *testing.T) []byte { return zipOf(t, "x", 0o644, zeros) }, "as a bomb has it", nil},
 		{"zip with dot-dot", "/x.zip", zipped("../evil", 0o644), "leads up and out", nil},
 		{"zip with an absolute path", "/x.zip", zipped("/evil", 0o644), "absolute path", nil},
 		{"zip with a device", "/x.zip", zipped("dev", fs.ModeDevice), "neither file, folder nor link", nil},
@@ -104,21 +105,23 @@ func zst(t *testing.T, b []byte) []byte {
 
 // zipped is a zip with one entry, whose content is an absolute path.
 func zipped(name string, mode fs.FileMode) func(*testing.T) []byte {
-	return func(t *testing.T) []byte {
-		var buf bytes.Buffer
-		w := zip.NewWriter(&buf)
-		h := &zip.FileHeader{Name: name}
-		h.SetMode(mode)
-		f, err := w.CreateHeader(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.Write([]byte("/etc/passwd"))
-		if err := errors.Join(err, w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return buf.Bytes()
+	return func(t *testing.T) []byte { return zipOf(t, name, mode, "/etc/passwd") }
+}
+
+func zipOf(t *testing.T, name string, mode fs.FileMode, body string) []byte {
+	var buf bytes.Buffer
+	w := zip.NewWriter(&buf)
+	h := &zip.FileHeader{Name: name, Method: zip.Deflate}
+	h.SetMode(mode)
+	f, err := w.CreateHeader(h)
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, err = f.Write([]byte(body))
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
 }
 
 // sparseTar has a file of 1 GiB of holes in a few hundred bytes. GNU tar makes

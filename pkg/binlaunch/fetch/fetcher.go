@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,8 @@ func (f *Fetcher) Get(ctx context.Context, artifacts []Artifact, progress func(P
 
 func (f *Fetcher) plan(artifacts []Artifact) ([]item, error) {
 	keys := map[string]verify.Key{}
-	if f.opts.KeysDir != "" {
+	signed := slices.ContainsFunc(artifacts, func(a Artifact) bool { return a.Signature != nil })
+	if signed && f.opts.KeysDir != "" {
 		var err error
 		if keys, err = verify.ReadKeys(f.opts.KeysDir); err != nil {
 			return nil, &Error{Err: err}
@@ -217,6 +219,7 @@ func (g *get) run(ctx context.Context, job pull.Job, files *opened, dir, dest st
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return fmt.Errorf("cannot make the process's root: %w", err)
 	}
+	defer os.Remove(root) //nolint:errcheck // what stays is swept with the draft
 	c, err := startChild(ctx, jail{root: root, dest: dest, executable: g.opts.Executable, etc: etcFiles()}, &g.opts, files.files)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,23 +46,27 @@ const program = "/" + pull.Name
 // it lives in a mount namespace of its own, so that nothing has to be taken
 // down. The thread is of no use for anything else afterwards.
 func (j jail) enter() error {
+	p, err := takeProgram(j.executable)
+	if err != nil {
+		return fmt.Errorf("cannot confine the process that fetches: cannot take its program %s (is the agent root, with CAP_SYS_ADMIN?): %w", j.executable, err)
+	}
+	defer p.close()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot make a mount namespace (is the agent root, with CAP_SYS_ADMIN?): %w", err)
 	}
+	unix.Umask(0o022) // this thread's alone since it has a mount namespace
 	for _, step := range []struct {
 		what string
 		do   func() error
 	}{
 		{"keep mounts to itself", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
 		{"mount its root", func() error {
-			return unix.Mount("tmpfs", j.root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=8m,nr_inodes=64")
+			return unix.Mount("tmpfs", j.root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=0755,size=%d,nr_inodes=64", 8<<20+p.copy))
 		}},
 		{"fill its root", j.fill},
-		{"bind its program", func() error { return j.bind(j.executable, program, unix.MS_RDONLY) }},
-		{"bind its folder", func() error { return j.bind(j.dest, pull.Dest, unix.MS_NOEXEC) }},
-		{"seal its root", func() error {
-			return unix.Mount("", j.root, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
-		}},
+		{"bring its program", func() error { return p.bring(j.root + program) }},
+		{"bind its folder", j.bindFolder},
+		{"seal its root", j.seal},
 		{"enter its root", j.pivot},
 		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
 	} {
@@ -89,12 +94,29 @@ func (j jail) fill() error {
 	return nil
 }
 
-func (j jail) bind(from, to string, flags uintptr) error {
-	to = j.root + to
-	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+func (j jail) bindFolder() error {
+	to := j.root + pull.Dest
+	if err := unix.Mount(j.dest, to, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	return unix.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|flags, "")
+	return remount(to, unix.MS_NOEXEC)
+}
+
+func remount(path string, flags uintptr) error {
+	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|flags, "")
+}
+
+// seal makes the root read-only. A process that another thread is starting
+// right now may hold copies of the descriptors through which it was filled, for
+// as long as it has not executed its own program.
+func (j jail) seal() error {
+	for try := 0; ; try++ {
+		err := unix.Mount("", j.root, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+		if !errors.Is(err, unix.EBUSY) || try == 1000 {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // pivot makes root the root, and takes the old one away.

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -73,4 +74,23 @@ func TestJailLeavesTheHostAlone(t *testing.T) {
 func TestNeedsAStaticProgram(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.Executable = "/bin/sh" })
 	b.refused("static program", Artifact{URL: b.serve("/x", []byte("x")), Insecure: true})
+}
+
+// TestOwnProgram: by default the process is this program once more, and still
+// is when an upgrade put another file in its place.
+func TestOwnProgram(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		b := newBench(t) // it has a server and a folder; the fetcher is the other process
+		own := filepath.Join(b.dir, "agent")
+		build := exec.Command("go", "build", "-o", own, "./testdata/agent")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		cmd := exec.Command(own, filepath.Join(b.dir, "other"), b.serve("/x", []byte("x")), fmt.Sprint(replaced))
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != "fetched\n" {
+			t.Errorf("replaced %v: %v, %s", replaced, err, out)
+		}
+	}
 }

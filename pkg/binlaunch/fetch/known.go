@@ -22,10 +22,7 @@ func (f *Fetcher) knownPath(request string) string {
 
 // recall finds what is known of a request, if the store still has it.
 func (f *Fetcher) recall(request string, n int) (known, Entry, bool, error) {
-	b, err := os.ReadFile(f.knownPath(request))
-	if err != nil {
-		return known{}, Entry{}, false, nil //nolint:nilerr // not known
-	}
+	b, _ := os.ReadFile(f.knownPath(request)) // not there: not known
 	var k known
 	if json.Unmarshal(b, &k) != nil || len(k.Artifacts) != n {
 		return known{}, Entry{}, false, nil

@@ -164,8 +164,8 @@ func planLayout(a Artifact, expanded string, p Platform) (unpack.Layout, error) 
 			name = path.Base(u.Path)
 		}
 	}
-	l := unpack.Layout{Format: format, Path: ".", Mode: a.Mode, Strip: a.Strip}
-	if format.Single() {
+	l := unpack.Layout{Format: format, Mode: a.Mode, Strip: a.Strip}
+	if l.Path = "."; format.Single() && name != "/" {
 		l.Path = name
 	}
 	if a.Path != "" {
@@ -180,7 +180,7 @@ func checkLayout(l *unpack.Layout, a Artifact) error {
 	clean := path.Clean(l.Path)
 	switch {
 	case path.IsAbs(l.Path) || clean == ".." || strings.HasPrefix(clean, "../"):
-		return fmt.Errorf("the path %q leads out of the task's folder: it must be relative and without ..", l.Path)
+		return fmt.Errorf("the path %q leads out of the task's folder: it must be relative, with no .. in it", l.Path)
 	case l.Format.Single() && (clean == "." || clean == "/" || strings.HasSuffix(l.Path, "/")):
 		return fmt.Errorf("the path %q is no file's name, and the URL ends without one: set path", l.Path)
 	case a.Strip < 0, a.Strip > 0 && l.Format.Single():

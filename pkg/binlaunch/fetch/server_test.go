@@ -135,6 +135,16 @@ func TestMirrors(t *testing.T) {
 			}
 		})
 	}
+	t.Run("one has it not, the other later", func(t *testing.T) {
+		b := newBench(t)
+		b.mux.HandleFunc("/busy", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+		for _, urls := range [][]string{{"/none", "/busy"}, {"/busy", "/none"}} {
+			a := Artifact{URL: b.server.URL + urls[0], Mirrors: []string{b.server.URL + urls[1]}, SHA256: digest(content), Path: "x"}
+			if _, _, err := b.Get(context.Background(), []Artifact{a}, nil); err == nil || IsPermanent(err) {
+				t.Errorf("%v: is not to be tried again", err)
+			}
+		}
+	})
 	t.Run("none has it", func(t *testing.T) {
 		b := newBench(t)
 		err := b.refused("404", Artifact{URL: b.server.URL + "/1", Mirrors: []string{b.server.URL + "/2"}, SHA256: digest(content)})
@@ -360,7 +370,49 @@ func TestProgress(t *testing.T) {
 		}
 		last = p.Bytes
 	}
-	if len(told) < 2 {
-		t.Errorf("told %d times", len(told))
+	if len(told) < 2 || last != int64(len(content)) {
+		t.Errorf("told %d times, up to %d bytes", len(told), last)
 	}
+}
+
+// TestManyAtOnce: more binaries than may be fetched at once, and nothing of it
+// stays open in this process.
+func TestManyAtOnce(t *testing.T) {
+	b := newBench(t)
+	for i := range 24 {
+		b.serve(fmt.Sprintf("/%d", i), fmt.Append(nil, "content ", i))
+	}
+	round := func(from, to int) {
+		var wg sync.WaitGroup
+		for i := from; i < to; i++ {
+			wg.Go(func() {
+				e, _, err := b.Get(context.Background(), []Artifact{{URL: fmt.Sprintf("%s/%d", b.server.URL, i), Path: "x", Insecure: true}}, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got := read(t, e.Path, "x"); got != fmt.Sprint("content ", i) {
+					t.Errorf("%d holds %q", i, got)
+				}
+			})
+		}
+		wg.Wait()
+		b.server.CloseClientConnections()
+	}
+	round(0, 8)
+	before := descriptors(t)
+	round(8, 24)
+	if after := descriptors(t); after > before+2 { // the server's connections come and go
+		t.Errorf("%d descriptors are open, %d were", after, before)
+	}
+	b.clean()
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }

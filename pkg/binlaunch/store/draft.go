@@ -80,7 +80,7 @@ func (d *Draft) Commit(digest string, files []File) (Entry, error) {
 func (d *Draft) finish(m manifest) error {
 	// Whoever unpacked is another user, and must not reach it any more.
 	folders := []string{d.dir, d.Files}
-	if err := os.Lchown(d.Files, 0, 0); err != nil {
+	if err := errors.Join(os.Lchown(d.Files, 0, 0), os.Chmod(d.Files, 0o755)); err != nil {
 		return err
 	}
 	each := len(m.Files) <= syncEach

@@ -101,6 +101,9 @@ func (s *Store) open() error {
 		if err := os.MkdirAll(s.path(dir), mode); err != nil {
 			return err
 		}
+		if err := os.Chmod(s.path(dir), mode); err != nil { // whatever the umask is
+			return err
+		}
 	}
 	if err := s.takeLock(); err != nil {
 		return err

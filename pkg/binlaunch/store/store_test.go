@@ -152,6 +152,11 @@ func whole(t *testing.T, s *Store, least int) {
 		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 	list, err := os.ReadDir(s.path("entries"))
+	for _, e := range list {
+		if inside, err := os.ReadDir(s.path("entries", e.Name())); err != nil || len(inside) != 3 {
+			t.Errorf("in entry %s: %v, %v", e.Name(), inside, err)
+		}
+	}
 	if err != nil || len(list) < least {
 		t.Errorf("%d entries, %v; want %d or more", len(list), err, least)
 	}

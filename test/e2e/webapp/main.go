@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,6 +17,9 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "webapp: %v\n", err)
+		if code, ok := errors.AsType[exitCode](err); ok {
+			os.Exit(int(code))
+		}
 		os.Exit(1)
 	}
 }

@@ -19,6 +19,7 @@ func serve(ctx context.Context, args []string) error {
 	addr := f.String("listen", ":8080", "address")
 	drain := f.Duration("drain", 5*time.Second, "how long it serves on after SIGTERM")
 	rate := f.String("leak", "", "leak from the start at this rate, such as 20Mi a second")
+	code := f.Int("exit-code", 0, "what it ends with when it was told to stop")
 	file := f.String("leak-file", "/app/logs/debug.log", "file to leak into")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -46,8 +47,21 @@ func serve(ctx context.Context, args []string) error {
 	if err := srv.Shutdown(end); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return nil
+	return stopped(*code)
 }
+
+// stopped is how serve ends that was told to: an error where its code is not 0.
+func stopped(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return exitCode(code)
+}
+
+// exitCode is an error that says what the program has to end with.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("told to stop, ends with code %d", int(c)) }
 
 func routes(ctx context.Context, l *leak, stopping *atomic.Bool) http.Handler {
 	name, _ := os.Hostname()

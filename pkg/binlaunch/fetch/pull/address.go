@@ -14,6 +14,7 @@ func inward() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range []string{
 		"0.0.0.0/8",      // this host (RFC 1122)
+		"::/96",          // IPv4-compatible (RFC 4291, deprecated)
 		"100.64.0.0/10",  // carrier-grade NAT (RFC 6598)
 		"192.0.0.0/24",   // protocol assignments (RFC 6890)
 		"198.18.0.0/15",  // benchmarks (RFC 2544)

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (b *body) broken(err error) {
 
 // open opens a source at pos, and tries until one does or none will.
 func (b *body) open() error {
-	hopeless := 0 // sources in a row that will not do later either
+	hopeless, kind := 0, Kind("") // sources in a row that will not do later either
 	for {
 		if b.tries > 0 && b.tries%len(b.sources) == 0 { // each source was tried: a pause
 			if err := b.wait(); err != nil {
@@ -139,17 +140,20 @@ func (b *body) open() error {
 		if !errors.As(err, &f) {
 			f = fault{Network, err}
 		}
-		if f.kind == Network {
-			hopeless = 0
-		} else {
+		switch f.kind {
+		case Again:
+			return fault{Again, b.from(f.err)}
+		case Network:
+			hopeless, kind = 0, Network
+		default:
 			hopeless++
 		}
-		if f.kind == Again {
-			return fault{Again, b.from(f.err)}
-		}
 		one := len(b.sources) == 1 || b.pos > 0 && !b.item.Sure
-		if hopeless > 0 && (one || hopeless >= len(b.sources)) || b.tries >= b.limits.Tries*len(b.sources) {
+		if hopeless > 0 && (one || hopeless >= len(b.sources)) {
 			return fault{f.kind, b.from(b.after(f.err))}
+		}
+		if b.tries >= b.limits.Tries*len(b.sources) { // one of them may do later
+			return fault{cmp.Or(kind, f.kind), b.from(b.after(f.err))}
 		}
 		b.broken(f.err)
 	}
@@ -170,7 +174,7 @@ func (b *body) after(err error) error {
 		err = fmt.Errorf("%w (after %d tries)", err, b.tries)
 	}
 	if b.failed != nil && len(b.sources) > 1 {
-		err = fmt.Errorf("%w; before that %v", err, b.failed)
+		err = fmt.Errorf("%w; before that %w", err, b.failed)
 	}
 	return err
 }
@@ -188,7 +192,7 @@ func (b *body) wait() error {
 	case <-t.C:
 		return nil
 	case <-b.ctx.Done():
-		return fault{Network, fmt.Errorf("%w; last %v", context.Cause(b.ctx), b.failed)}
+		return fault{Network, fmt.Errorf("%w; last %w", context.Cause(b.ctx), b.failed)}
 	}
 }
 
@@ -229,7 +233,7 @@ func (b *body) openHTTP(source string) error {
 		return fault{Refused, err}
 	}
 	b.ask(req, source)
-	resp, err := b.client.Do(req)
+	resp, err := b.client.Do(req) //nolint:bodyclose // b.end does it
 	if err != nil {
 		cancel()
 		return whyNot(err)
@@ -253,6 +257,7 @@ func (b *body) openHTTP(source string) error {
 func (b *body) ask(req *http.Request, source string) {
 	req.Header.Set("User-Agent", "nodeagent")
 	req.Header.Set("Accept", "*/*")
+	req.Header.Set("Accept-Encoding", "identity") // the digest is that of the bytes as they are stored
 	setHeaders(req, b.item.Headers)
 	if b.pos == 0 {
 		return

@@ -38,7 +38,9 @@ func Confine(args []string) (Confinement, error) {
 		return Confinement{}, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
+	// Before its second version (Linux 5.19) no hard link between folders could
+	// be allowed, and archives have some.
+	if errno != 0 || abi < 2 {
 		abi = 0 // the private root is what there is
 	} else if err := restrict(); err != nil {
 		return Confinement{}, err

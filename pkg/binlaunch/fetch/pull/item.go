@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/ahead"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/unpack"
 )
 
@@ -78,8 +79,8 @@ func (p *puller) pull(ctx context.Context, i int) (Report, error) {
 	b := newBody(ctx, p.client, p.job.Limits, it, it.Sources)
 	defer b.Close()
 	b.told = p.progress(i, &rep)
-	a := newAhead(io.TeeReader(&lastByte{b, func() { rep.LastByte = time.Since(p.start) }}, s.all))
-	err = p.unpack(a, it.Layout)
+	a := ahead.New(io.TeeReader(&lastByte{b, func() { rep.LastByte = time.Since(p.start) }}, s.all))
+	err = p.unpack(a, cancel, it.Layout)
 	cancel() // a body that waits ends, then the goroutine that reads it
 	a.Close()
 	if err != nil {
@@ -108,7 +109,7 @@ func (l *lastByte) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progress tells how far a body is, five times a second at most.
+// progress tells how far a body is, five times a second at most, and its end.
 func (p *puller) progress(i int, rep *Report) func(done, total int64) {
 	var last time.Time
 	return func(done, total int64) {
@@ -116,7 +117,7 @@ func (p *puller) progress(i int, rep *Report) func(done, total int64) {
 		if last.IsZero() {
 			rep.FirstByte = now.Sub(p.start)
 		}
-		if now.Sub(last) < 200*time.Millisecond {
+		if now.Sub(last) < 200*time.Millisecond && done != total {
 			return
 		}
 		last = now
@@ -124,9 +125,9 @@ func (p *puller) progress(i int, rep *Report) func(done, total int64) {
 	}
 }
 
-func (p *puller) unpack(r io.Reader, l unpack.Layout) error {
+func (p *puller) unpack(r io.Reader, stop func(), l unpack.Layout) error {
 	if l.Format != unpack.Zip {
-		return p.tree.Stream(r, l)
+		return p.tree.Stream(r, stop, l)
 	}
 	// A zip's list of files stands at its end: it is kept in a file without a
 	// name until it is there whole.

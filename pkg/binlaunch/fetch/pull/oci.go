@@ -26,10 +26,6 @@ const maxManifest = 4 << 20
 // that the reference led to.
 const OCITag = "oci "
 
-// ociScheme reports whether a source is in a registry. With oci+http it is
-// asked without TLS.
-func ociScheme(scheme string) bool { return scheme == "oci" || scheme == "oci+http" }
-
 // layer is what an OCI reference led to. The manifests on the way are kept for
 // whoever judges: each holds the digest of the next, the last the layer's.
 type layer struct {

@@ -30,18 +30,22 @@ type stallReader struct {
 }
 
 func (s *stallReader) Read(p []byte) (int, error) {
+	need := s.rate * int64(s.window/time.Second)
+	patience := s.window - s.waited
+	if s.bytes >= need { // this window is fulfilled: the read may take all of the next
+		patience += s.window
+	}
 	start := time.Now()
-	timer := time.AfterFunc(s.window-s.waited, s.cancel)
+	timer := time.AfterFunc(patience, s.cancel)
 	n, err := s.r.Read(p)
 	fired := !timer.Stop()
 	s.waited += time.Since(start)
 	s.bytes += int64(n)
-	if !fired && s.waited < s.window {
-		return n, err
-	}
-	if s.bytes < s.rate*int64(s.window/time.Second) || fired && err != nil {
+	if fired || s.waited >= s.window && s.bytes < need {
 		return n, &stallError{window: s.window, bytes: s.bytes}
 	}
-	s.waited, s.bytes = 0, 0
+	if s.waited >= s.window {
+		s.waited, s.bytes = 0, 0
+	}
 	return n, err
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path"
 	"sync/atomic"
+
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/ahead"
 )
 
 // Layout tells where in the tree an artifact goes.
@@ -40,28 +42,38 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // Stream unpacks what r holds, which is any format but Zip, and reads r to its
-// end. An error of r is returned as it is.
-func (t *Tree) Stream(r io.Reader, l Layout) error {
+// end. An error of r is returned as it is. Stop ends a Read of r that waits; it
+// is called when something went wrong, since another goroutine may be reading.
+func (t *Tree) Stream(r io.Reader, stop func(), l Layout) error {
 	src := &source{r: r}
-	return blame(l.Format, src, t.stream(src, l))
+	unpacked, err := decompress(l.Format, src)
+	if err != nil {
+		return blame(l.Format, src, err)
+	}
+	defer unpacked.Close()
+	if l.Format.compression() == Raw { // nothing that could work meanwhile
+		return blame(l.Format, src, t.plain(src, unpacked, l))
+	}
+	plain := ahead.New(unpacked)
+	if err = blame(l.Format, src, t.plain(src, plain, l)); err != nil {
+		stop()
+	}
+	plain.Close()
+	return err
 }
 
-func (t *Tree) stream(src *source, l Layout) error {
-	plain, err := decompress(l.Format, src)
-	if err != nil {
-		return err
-	}
-	defer plain.Close()
+// plain makes the files of what is unpacked, and reads both to their ends.
+func (t *Tree) plain(src *source, r io.Reader, l Layout) (err error) {
 	if l.Format.Single() {
-		err = t.single(src, plain, l)
+		err = t.single(src, r, l)
 	} else {
-		err = t.tar(src, plain, l)
+		err = t.tar(src, r, l)
 	}
 	if err != nil {
 		return err
 	}
 	// What follows the archive is part of the digest, and bounded as well.
-	if err := t.discard(src, plain); err != nil {
+	if err := t.discard(src, r); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, src)

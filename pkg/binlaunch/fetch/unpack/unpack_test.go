@@ -87,7 +87,7 @@ func TestSourceErrorIsPassedOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tree.Stream(iotest.ErrReader(broke), Layout{Format: f, Path: "x"}); !errors.Is(err, broke) {
+		if err := tree.Stream(iotest.ErrReader(broke), func() {}, Layout{Format: f, Path: "x"}); !errors.Is(err, broke) {
 			t.Errorf("%s: %v", f, err)
 		}
 		_ = tree.Close()
@@ -165,7 +165,7 @@ func FuzzUnpack(f *testing.F) {
 		if l.Format == Zip {
 			err = tree.Zip(bytes.NewReader(content), int64(len(content)), l)
 		} else {
-			err = tree.Stream(bytes.NewReader(content), l)
+			err = tree.Stream(bytes.NewReader(content), func() {}, l)
 		}
 		list, rerr := os.ReadDir(outer)
 		if rerr != nil || len(list) != 1 {

@@ -1,25 +1,27 @@
-package pull
+// Package ahead lets the stages of a stream work at once: what is behind a
+// Reader reads in a goroutine of its own, a bounded number of bytes before they
+// are asked for. So the network, the decompressor and the disk each keep a core
+// busy, where a chain of plain readers keeps one.
+package ahead
 
-import (
-	"io"
-)
+import "io"
 
 const (
 	chunk  = 256 << 10 // bytes
 	queued = 8         // chunks
 )
 
-// ahead reads in a goroutine of its own, up to queued chunks before they are
-// asked for, so that the network, the hash and the decompressor work at once.
-type ahead struct {
+// Reader is a stream that is read ahead, up to 2 MiB.
+type Reader struct {
 	full, free chan []byte
 	stop, done chan struct{}
 	cur, rest  []byte
 	err        error // set before full is closed
 }
 
-func newAhead(r io.Reader) *ahead {
-	a := &ahead{
+// New begins to read r. Its owner closes it.
+func New(r io.Reader) *Reader {
+	a := &Reader{
 		full: make(chan []byte, queued+1), free: make(chan []byte, queued+1),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -30,7 +32,7 @@ func newAhead(r io.Reader) *ahead {
 	return a
 }
 
-func (a *ahead) run(r io.Reader) {
+func (a *Reader) run(r io.Reader) {
 	defer close(a.done)
 	defer close(a.full)
 	for {
@@ -56,7 +58,8 @@ func (a *ahead) run(r io.Reader) {
 	}
 }
 
-func (a *ahead) Read(p []byte) (int, error) {
+// Read hands out what was read, then r's error.
+func (a *Reader) Read(p []byte) (int, error) {
 	for len(a.rest) == 0 {
 		if a.cur != nil {
 			a.free <- a.cur[:0:cap(a.cur)]
@@ -75,7 +78,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 
 // Close ends the goroutine and waits for it. What r waits for must be ended by
 // whoever owns r.
-func (a *ahead) Close() {
+func (a *Reader) Close() {
 	close(a.stop)
 	<-a.done
 }

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/cluster"
+)
+
+// manyRequests is how many a kind's restart has to meet when its new pods come
+// before the old ones go.
+const manyRequests = 20_000
+
+// One pod of a Deployment is replaced while an autoscaler watches: the
+// Deployment is not written, and the autoscaler sees nothing.
+func TestDeploymentOnePod(t *testing.T) {
+	s := newStory(t, 4*time.Minute)
+	web, scaler := cluster.Deployment(s.namespace, "web", 3), cluster.Autoscaler(s.namespace, "web")
+	slowToEnd(&web.Spec.Template.Spec)
+	s.create(web, scaler)
+	asked := s.askAll("web", 3)
+	old := s.untilReady("web", 3)
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), web))
+
+	r := s.ended(s.person(web, "apps/v1", "Deployment", onePod(&old[0])), v1alpha1.PhaseSucceeded)
+	asked.clean(manyRequests, 3)
+	s.replaced(old, s.untilReady("web", 3), old[0].Name)
+	if r.Status.Method != v1alpha1.MethodRelease {
+		t.Errorf("the pod was replaced by %s", r.Status.Method)
+	}
+	now := &appsv1.Deployment{}
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), now))
+	if now.Generation != web.Generation {
+		t.Errorf("the Deployment was written: generation %d after %d", now.Generation, web.Generation)
+	}
+	then := &autoscalingv2.HorizontalPodAutoscaler{}
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(scaler), then))
+	if then.Status.LastScaleTime != nil || then.Status.DesiredReplicas > 3 {
+		t.Errorf("the autoscaler scaled: %+v", then.Status)
+	}
+}
+
+// A StatefulSet that leaves the moment to people: its pods go one by one, the
+// highest first, each next one Ready before the following goes.
+func TestStatefulSetOnDelete(t *testing.T) {
+	s := newStory(t, 5*time.Minute)
+	db := cluster.StatefulSet(s.namespace, "db", 2)
+	db.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
+	s.create(db)
+	asked := s.askAll("db", 2)
+	old := s.untilReady("db", 2)
+	r := s.succeeded(s.leak(&old[1]), old)
+	asked.clean(2000, 1)
+	s.replaced(old, s.untilReady("db", 2), "db-0", "db-1")
+	if r.Status.Method != v1alpha1.MethodEvict {
+		t.Errorf("the pods were replaced by %s", r.Status.Method)
+	}
+}
+
+// A StatefulSet in the middle of a canary keeps it: below the partition pods
+// come back at their old revision.
+func TestStatefulSetPartition(t *testing.T) {
+	s := newStory(t, 5*time.Minute)
+	db := cluster.StatefulSet(s.namespace, "db", 2)
+	db.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(1))}
+	s.create(db)
+	asked := s.askAll("db", 2)
+	old := s.untilReady("db", 2)
+	s.succeeded(s.leak(&old[0]), old)
+	asked.clean(2000, 1)
+	for i, p := range s.untilReady("db", 2) {
+		if rev := p.Labels[appsv1.StatefulSetRevisionLabel]; p.UID == old[i].UID || rev != old[i].Labels[appsv1.StatefulSetRevisionLabel] {
+			t.Errorf("%s came back at revision %s, was at %s", p.Name, rev, old[i].Labels[appsv1.StatefulSetRevisionLabel])
+		}
+	}
+}
+
+// A StatefulSet stuck on a broken pod is not restarted into the same hole.
+func TestStatefulSetStuck(t *testing.T) {
+	s := newStory(t, 4*time.Minute)
+	db := cluster.StatefulSet(s.namespace, "db", 1)
+	s.create(db)
+	old := s.untilReady("db", 1)
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(db), db))
+	before := db.DeepCopy()
+	db.Spec.Replicas = new(int32(3))
+	db.Spec.Template.Spec.Containers[0].Image = "nodeagent.dev/not-there:dev"
+	s.must(s.Patch(s.ctx, db, client.MergeFrom(before)))
+	s.untilPods("db", 2)
+
+	seen := s.leak(&old[0])
+	r := s.refused(seen)
+	t.Logf("%s: %s", r.Name, r.Status.Message)
+	s.replaced(old, s.podsOf("db")[:1])
+}
+
+// The whole of a DaemonSet is restarted when a person asks for it, with surge
+// where it has one, node by node where it leaves the moment to people.
+func TestDaemonSetWhole(t *testing.T) {
+	surge := intstr.FromInt32(1)
+	none := intstr.FromInt32(0)
+	for _, c := range []struct {
+		name     string
+		strategy appsv1.DaemonSetUpdateStrategy
+		method   v1alpha1.Method
+		requests int64
+		fewest   int
+	}{
+		{"surge", appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType, RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxSurge: &surge, MaxUnavailable: &none}}, v1alpha1.MethodTemplate, manyRequests, 2},
+		{"ondelete", appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}, v1alpha1.MethodEvict, 2000, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStory(t, 4*time.Minute)
+			set := cluster.DaemonSet(s.namespace, "logs")
+			set.Spec.UpdateStrategy = c.strategy
+			slowToEnd(&set.Spec.Template.Spec)
+			s.create(set)
+			asked := s.askAll("logs", 2)
+			old := s.untilReady("logs", 2)
+			r := s.ended(s.person(set, "apps/v1", "DaemonSet", nil), v1alpha1.PhaseSucceeded)
+			asked.clean(c.requests, c.fewest)
+			s.replaced(old, s.untilReady("logs", 2), names(old)...)
+			if r.Status.Method != c.method {
+				t.Errorf("replaced by %s, want %s", r.Status.Method, c.method)
+			}
+		})
+	}
+}
+
+// Controllers without an owner have no rollout of their own: pod by pod is
+// released and replaced, and the Service never has fewer than before.
+func TestControllersWithoutOwner(t *testing.T) {
+	for kind, make := range map[string]func(namespace string) client.Object{
+		"ReplicaSet":            func(ns string) client.Object { return cluster.ReplicaSet(ns, "web", 2) },
+		"ReplicationController": func(ns string) client.Object { return cluster.ReplicationController(ns, "web", 2) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			s := newStory(t, 5*time.Minute)
+			s.create(make(s.namespace))
+			asked := s.askAll("web", 2)
+			old := s.untilReady("web", 2)
+			s.succeeded(s.leak(&old[0]), old)
+			asked.clean(manyRequests, 2)
+			s.replaced(old, s.untilReady("web", 2), names(old)...)
+		})
+	}
+}
+
+// A pod that nobody owns is copied, and goes when its copy serves.
+func TestPodWithoutOwner(t *testing.T) {
+	s := newStory(t, 4*time.Minute)
+	pod := cluster.Pod(s.namespace, "web")
+	pod.Labels["team"] = "shop"
+	pod.Annotations = map[string]string{"owner": "shop@example.com"}
+	slowToEnd(&pod.Spec)
+	s.create(pod)
+	asked := s.askAll("web", 1)
+	old := s.untilReady("web", 1)
+
+	r := s.succeeded(s.leak(&old[0]), old)
+	asked.clean(manyRequests, 1)
+	now := s.untilReady("web", 1)
+	s.replaced(old, now, "web")
+	if next := now[0]; next.Labels["team"] != "shop" || next.Annotations["owner"] != "shop@example.com" {
+		t.Errorf("the copy lost labels or annotations: %v %v", next.Labels, next.Annotations)
+	}
+	if r.Status.Method != v1alpha1.MethodCopy {
+		t.Errorf("replaced by %s", r.Status.Method)
+	}
+}
+
+// slowToEnd lets a pod take its time, as one does that has long requests open:
+// a restart that lasts meets more requests.
+func slowToEnd(pod *corev1.PodSpec) {
+	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "15s")
+}
+
+// replaced checks that of the old pods exactly those that are named are gone.
+func (s *story) replaced(old, now []corev1.Pod, gone ...string) {
+	s.t.Helper()
+	for _, p := range old {
+		stays := slices.ContainsFunc(now, func(n corev1.Pod) bool { return n.UID == p.UID })
+		if want := !slices.Contains(gone, p.Name); stays != want {
+			s.t.Errorf("%s stays: %t, want %t", p.Name, stays, want)
+		}
+	}
+}
