@@ -8,6 +8,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -30,9 +31,13 @@ A change takes effect when the agent is started again.
 
 // config writes one row for each field of v1alpha1.Config.
 func config(root string) ([]byte, error) {
-	docs, err := fieldDocs(filepath.Join(root, "pkg/api/v1alpha1/config_types.go"))
-	if err != nil {
-		return nil, err
+	docs := map[string]string{}
+	for _, file := range []string{"config_types.go", "notify_config.go"} {
+		more, err := fieldDocs(filepath.Join(root, "pkg/api/v1alpha1", file))
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(docs, more)
 	}
 	out := bytes.NewBufferString(configHead)
 	out.WriteString("| field | default | |\n|---|---|---|\n")
@@ -61,6 +66,13 @@ func rows(out *bytes.Buffer, docs map[string]string, prefix string, v reflect.Va
 		doc = regexp.MustCompile(`^`+name+` (is |are |says )?`).ReplaceAllString(doc, "") // as Go's custom has it
 		if _, text := v.Field(i).Interface().(json.Marshaler); f.Type.Kind() == reflect.Struct && !text {
 			if err := rows(out, docs, prefix+name+".", v.Field(i)); err != nil {
+				return err
+			}
+			continue
+		}
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+			fmt.Fprintf(out, "| `%s%s` |  | %s |\n", prefix, name, doc)
+			if err := rows(out, docs, prefix+name+"[].", reflect.Zero(f.Type.Elem())); err != nil {
 				return err
 			}
 			continue

@@ -43,19 +43,34 @@ func TestRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := bytes.Split(file, []byte("\n---\n"))
-	if len(parts) != 3 {
-		t.Fatalf("%d documents, want 3", len(parts))
+	if len(parts) != 5 {
+		t.Fatalf("%d documents, want 5", len(parts))
 	}
 	var account corev1.ServiceAccount
 	var role rbacv1.ClusterRole
 	var binding rbacv1.ClusterRoleBinding
-	for i, into := range []any{&account, &role, &binding} {
+	var own rbacv1.Role
+	var ownBinding rbacv1.RoleBinding
+	for i, into := range []any{&account, &role, &binding, &own, &ownBinding} {
 		if err := yaml.UnmarshalStrict(parts[i], into); err != nil {
 			t.Fatal(err)
 		}
 	}
+	wantRights(t, role.Rules, restart.Rights())
+	wantRights(t, own.Rules, restart.OwnRights())
+	if binding.RoleRef.Name != role.Name || len(binding.Subjects) != 1 || binding.Subjects[0].Name != account.Name {
+		t.Errorf("the role is bound as %+v to %+v", binding.RoleRef, binding.Subjects)
+	}
+	if ownBinding.RoleRef.Name != own.Name || ownBinding.RoleRef.Kind != "Role" || len(ownBinding.Subjects) != 1 || ownBinding.Subjects[0].Name != account.Name {
+		t.Errorf("the role of their own namespace is bound as %+v to %+v", ownBinding.RoleRef, ownBinding.Subjects)
+	}
+}
+
+// wantRights holds rules to the table.
+func wantRights(t *testing.T, rules []rbacv1.PolicyRule, table []restart.Right) {
+	t.Helper()
 	var granted, wanted []string
-	for _, rule := range role.Rules {
+	for _, rule := range rules {
 		if len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
 			t.Errorf("a rule of another sort: %v", rule)
 		}
@@ -67,7 +82,7 @@ func TestRights(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range restart.Rights() {
+	for _, r := range table {
 		resource := r.Resource
 		if r.Subresource != "" {
 			resource += "/" + r.Subresource
@@ -81,8 +96,5 @@ func TestRights(t *testing.T) {
 	slices.Sort(wanted)
 	if !slices.Equal(granted, wanted) {
 		t.Errorf("granted %q\nwanted  %q", granted, wanted)
-	}
-	if binding.RoleRef.Name != role.Name || len(binding.Subjects) != 1 || binding.Subjects[0].Name != account.Name {
-		t.Errorf("the role is bound as %+v to %+v", binding.RoleRef, binding.Subjects)
 	}
 }

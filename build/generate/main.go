@@ -36,7 +36,9 @@ type page struct {
 func pages(runbooks string) []page {
 	return []page{
 		{"manifests/base/rbac.yaml", rbac},
+		{"manifests/base/fences.yaml", fences},
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
+		{"manifests/overlays/reload/rbac.yaml", reloadRights},
 		{"docs/config.md", config},
 		{"docs/metrics.md", metrics},
 		{"docs/launch/lifecycle.md", func(string) ([]byte, error) { return lifecycle.Page(), nil }},

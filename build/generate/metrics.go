@@ -11,6 +11,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/notify"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
@@ -42,7 +43,10 @@ func metrics(string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var disks, restarts []row
+	var disks, restarts, told []row
+	for _, m := range notify.MetricTable() {
+		told = append(told, row{m.Name, m.Type, m.Help, m.Labels})
+	}
 	for _, m := range disk.Metrics() {
 		disks = append(disks, row{m.Name, m.Type, m.Help, m.Labels})
 	}
@@ -63,7 +67,11 @@ func metrics(string) ([]byte, error) {
 		"An emptyDir that several containers of a pod mount stands in the series of each: " +
 		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
+<<<<<<< HEAD
 	table(out, "Launched binaries (pkg/binlaunch); with launch.enabled", launches)
+=======
+	table(out, "Telling people (pkg/notify); of the agent that leads", told)
+>>>>>>> sandbox
 	out.WriteString(metricsTail)
 	return out.Bytes(), nil
 }

@@ -44,8 +44,35 @@ func rbac(string) ([]byte, error) {
 	out := bytes.NewBufferString(rbacHead)
 	writeRules(out, restart.Rights())
 	out.WriteString(rbacTail)
+	out.WriteString(ownHead)
+	writeRules(out, restart.OwnRights())
+	out.WriteString(ownTail)
 	return out.Bytes(), nil
 }
+
+const ownHead = `---
+# What the agents share among themselves stands in their own namespace.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: nodeagent
+rules:
+`
+
+const ownTail = `---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: nodeagent
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: nodeagent
+subjects:
+- kind: ServiceAccount
+  name: nodeagent
+  namespace: nodeagent
+`
 
 const otherKindsHead = `# Generated from restart.OtherRights by make generate; change it there.
 #

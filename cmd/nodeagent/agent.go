@@ -27,6 +27,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	if err := checkSocket(cfg.Containerd.Socket); err != nil {
 		return err
 	}
+	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
+		return err
+	}
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
@@ -51,7 +54,10 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		limits = api.pods
 	}
 
-	meter := disk.NewWalker(cfg.HostRoot)
+	meter, events, err := chooseMeter(cfg, log)
+	if err != nil {
+		return err
+	}
 	disks, err := disk.NewWatcher(diskOptions(cfg, containers, meter, limits, reg, log))
 	if err != nil {
 		return err
@@ -85,8 +91,14 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
+<<<<<<< HEAD
 	if launch != nil {
 		g.Go(func() error { return launch.run(ctx) })
+=======
+	if events != nil {
+		defer events.Close()
+		g.Go(func() error { events.Run(ctx); return nil })
+>>>>>>> sandbox
 	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })
@@ -111,15 +123,16 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
 	policy := disk.DefaultPolicy()
-	percent, bytes, _ := v1alpha1.ParseReserve(cfg.Disk.Reserve) // Validate has seen it
-	policy.Reserve = disk.Reserve{Percent: percent, Amount: bytes}
+	reserves := chooseReserves(cfg)
+	log.Info("what has to stay free on a file system", "part", "disk", "reserve", reserves.text())
+	policy.Reserve, policy.InodeReserve = reserves.bytes, reserves.inodes
 	policy.Horizon = cfg.Disk.Horizon.Duration
 	minimum := resource.MustParse(cfg.Disk.Minimum)
 	policy.MinBytes = minimum.Value()
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
-		Meter:      m, OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
+		Meter:      m, Snapshots: disk.NewSnapshotMeter(cfg.HostRoot, snapshotUsage(containers)), OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
 		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/reload"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
@@ -35,7 +37,7 @@ func checkAPI(ctx context.Context, _ *v1alpha1.Config, o runOptions) []finding {
 	if err != nil {
 		return []finding{{levelFailed, subject, fmt.Sprintf("cannot reach the Kubernetes API at %s: %v", kube.Host, err)}}
 	}
-	return append([]finding{{levelOK, subject, v.GitVersion + " at " + kube.Host}}, checkCRD(d), checkRights(ctx, kube))
+	return append([]finding{{levelOK, subject, v.GitVersion + " at " + kube.Host}}, checkCRD(d), checkRights(ctx, kube, o.reload))
 }
 
 func checkCRD(d discovery.DiscoveryInterface) finding {
@@ -47,16 +49,23 @@ func checkCRD(d discovery.DiscoveryInterface) finding {
 }
 
 // checkRights asks for each right that restart names.
-func checkRights(ctx context.Context, kube *rest.Config) finding {
+func checkRights(ctx context.Context, kube *rest.Config, reloads bool) finding {
 	c, err := authclient.NewForConfig(kube)
 	if err != nil {
 		return finding{levelFailed, "rights", err.Error()}
 	}
 	var missing []string
-	rights := restart.Rights()
-	for _, r := range rights {
+	rights, own := restart.Rights(), restart.OwnRights()
+	if reloads {
+		rights, own = append(rights, reload.Rights()...), append(own, reload.OwnRights()...)
+	}
+	for i, r := range append(slices.Clone(rights), own...) {
+		namespace := ""
+		if i >= len(rights) {
+			namespace = ownNamespace()
+		}
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: r.Group, Resource: r.Resource, Subresource: r.Subresource, Verb: r.Verb},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Group: r.Group, Resource: r.Resource, Subresource: r.Subresource, Verb: r.Verb},
 		}}
 		answer, err := c.SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 		if err != nil {
@@ -69,5 +78,5 @@ func checkRights(ctx context.Context, kube *rest.Config) finding {
 	if len(missing) > 0 {
 		return finding{levelFailed, "rights", "not allowed: " + strings.Join(missing, ", ") + ": apply manifests/base/rbac.yaml"}
 	}
-	return finding{levelOK, "rights", fmt.Sprintf("all %d that it needs", len(rights))}
+	return finding{levelOK, "rights", fmt.Sprintf("all %d that it needs", len(rights)+len(own))}
 }

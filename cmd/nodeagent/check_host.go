@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/disk"
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
@@ -28,10 +29,10 @@ func checkContainerd(ctx context.Context, cfg *v1alpha1.Config, _ runOptions) []
 	found := []finding{{levelOK, subject, text}}
 	for _, s := range d.Snapshotters {
 		if s == "overlayfs" || s == "fuse-overlayfs" {
-			found = append(found, finding{levelOK, "snapshotter", s + ": layers are plain folders, measured by walk"})
+			found = append(found, finding{levelOK, "snapshotter", s + ": layers are plain folders"})
 			continue
 		}
-		found = append(found, finding{levelLacking, "snapshotter", s + ": layers are no plain folders and are not measured"})
+		found = append(found, finding{levelOK, "snapshotter", s + ": layers are no plain folders, measured by what the snapshotter tells: no files are named"})
 	}
 	return found
 }
@@ -40,7 +41,10 @@ func checkContainerd(ctx context.Context, cfg *v1alpha1.Config, _ runOptions) []
 // folders belong to any user.
 func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
 	const subject = "layers"
-	root := filepath.Join(cfg.HostRoot, "/var/lib/containerd")
+	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
+		return []finding{{levelFailed, subject, err.Error()}}
+	}
+	root := filepath.Join(cfg.HostRoot, containerdRoot)
 	if _, err := os.ReadDir(root); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return []finding{{levelLacking, subject, root + " is not there: containerd keeps its layers elsewhere, or hostRoot is wrong"}}
@@ -53,7 +57,7 @@ func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 	}
 	free := 100 * float64(st.Bavail) / max(1, float64(st.Blocks))
 	return []finding{{levelOK, subject, fmt.Sprintf("%s can be read; its file system has %.0f%% of %s free, reserve %s",
-		root, free, bytesText(int64(st.Blocks)*st.Bsize), cfg.Disk.Reserve)}}
+		root, free, bytesText(int64(st.Blocks)*st.Bsize), chooseReserves(cfg).text())}}
 }
 
 // checkOpenFiles tells whether deleted files that are open can be found: it
@@ -104,23 +108,12 @@ func isCgroup2(path string) bool {
 }
 
 // checkKernel tells what of the kernel could be used.
-func checkKernel(context.Context, *v1alpha1.Config, runOptions) []finding {
+func checkKernel(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return []finding{{levelLacking, "kernel", err.Error()}}
 	}
-	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkFanotify(), checkLandlock()}
-}
-
-// checkFanotify tries what the kernel and this process's rights allow; no
-// version number can tell that.
-func checkFanotify() finding {
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_DFID_NAME|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY)
-	if err != nil {
-		return finding{levelInfo, "fanotify", fmt.Sprintf("file system events cannot be used (%v): layers are walked", err)}
-	}
-	_ = unix.Close(fd)
-	return finding{levelInfo, "fanotify", "file system events could be used; this version walks"}
+	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkMeter(cfg), checkLandlock()}
 }
 
 func checkLandlock() finding {

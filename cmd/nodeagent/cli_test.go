@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
 )
 
 // TestCLIReference holds docs/cli.md to what the commands say of themselves;
@@ -15,7 +17,8 @@ func TestCLIReference(t *testing.T) {
 	const path = "../../docs/cli.md"
 	var page strings.Builder
 	page.WriteString("<!-- Generated from cmd/nodeagent by make generate; change it there. -->\n# The commands\n\n" +
-		"Each ends with exit code 0, or with 1 and the reason in one line on standard error.\n")
+		"Each ends with exit code 0, or with 1 and the reason in one line on standard error; restart has more of them. " +
+		"`nodeagent completion bash` (zsh, fish) prints what makes the shell complete them.\n")
 	for _, cmd := range newRootCommand().Commands() {
 		describeCommand(&page, cmd)
 	}
@@ -42,5 +45,14 @@ func describeCommand(page *strings.Builder, cmd *cobra.Command) {
 	fmt.Fprintf(page, "%s\n", strings.TrimSuffix(text, ".")+".")
 	if flags := cmd.NonInheritedFlags().FlagUsages(); flags != "" {
 		fmt.Fprintf(page, "```\n%s```\n", flags)
+	}
+	if cmd.Example != "" {
+		fmt.Fprintf(page, "```\n%s\n```\n", cmd.Example)
+	}
+	if cmd.Name() == "restart" {
+		page.WriteString("| exit code | |\n|---|---|\n")
+		for code, means := range plugin.ExitCodes() {
+			fmt.Fprintf(page, "| %d | %s |\n", code, means)
+		}
 	}
 }

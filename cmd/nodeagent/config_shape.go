@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -17,7 +18,13 @@ import (
 // there: what a file may hold, and an example of each value.
 func configShape() (any, error) {
 	cfg := v1alpha1.DefaultConfig()
+<<<<<<< HEAD
 	cfg.APIVersion, cfg.Kind, cfg.Node, cfg.Launch.Cgroup = v1alpha1.GroupVersion().String(), "Config", "node-1", "nodeagent"
+=======
+	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
+	cfg.Notify = v1alpha1.ExampleNotify()
+	cfg.Restart.Windows = []v1alpha1.RestartWindow{{Start: "0 22 * * 1-5", Duration: metav1.Duration{Duration: 8 * time.Hour}, TimeZone: "Europe/Berlin"}}
+>>>>>>> sandbox
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err
@@ -48,6 +55,10 @@ func mismatches(at *field.Path, file, shape any) field.ErrorList {
 		return unlikeItems(at, items, want[0])
 	case string:
 		return unlikeText(at, file, want)
+	case float64:
+		if n, ok := file.(float64); !ok || n != float64(int64(n)) {
+			return invalid(at, file, fmt.Sprintf("want a whole number such as %v", want))
+		}
 	}
 	return nil
 }

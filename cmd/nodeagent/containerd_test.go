@@ -69,11 +69,18 @@ disabled_plugins = [
   address = "%[1]s/c.sock"
 [ttrpc]
   address = "%[1]s/c.sock.ttrpc"
+# A sparse ext4 of 64 MiB for each layer, copied from the scratch file.
+[plugins."io.containerd.snapshotter.v1.blockfile"]
+  root_path = "%[1]s/blockfile"
+  scratch_file = "%[1]s/scratch"
+  fs_type = "ext4"
+  mount_options = []
 `
 
 // start runs the daemon and returns once it serves.
 func (d *containerd) start(t *testing.T) {
 	t.Helper()
+	d.scratch(t)
 	config := filepath.Join(d.folder, "config.toml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig, d.folder), 0o600); err != nil {
 		t.Fatal(err)
@@ -95,6 +102,21 @@ func (d *containerd) start(t *testing.T) {
 	if serving, err := c.IsServing(ctx); !serving {
 		text, _ := os.ReadFile(log.Name())
 		t.Fatalf("containerd does not serve: %v\n%s", err, text)
+	}
+}
+
+// scratch makes the empty file system that blockfile starts each layer from.
+func (d *containerd) scratch(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(d.folder, "scratch")
+	if _, err := os.Stat(file); err == nil {
+		return
+	}
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", file).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
 }
 
@@ -123,6 +145,13 @@ func (d *containerd) client(t *testing.T) *client.Client {
 // process runs in it: what is watched is the layer.
 func (d *containerd) addPod(t *testing.T, pod, name string) (upper string) {
 	t.Helper()
+	// An image without layers: a bind mount of the upper folder.
+	return d.addPodOn(t, "overlayfs", pod, name)[0].Source
+}
+
+// addPodOn does it with a snapshotter, and returns the layer's mounts.
+func (d *containerd) addPodOn(t *testing.T, snapshotter, pod, name string) []mount.Mount {
+	t.Helper()
 	c := d.client(t)
 	defer c.Close()
 	ctx, release, err := c.WithLease(namespaces.WithNamespace(t.Context(), "k8s.io"))
@@ -131,7 +160,7 @@ func (d *containerd) addPod(t *testing.T, pod, name string) (upper string) {
 	}
 	defer func() { _ = release(ctx) }()
 	id := pod + "-" + name
-	layers := c.SnapshotService("overlayfs")
+	layers := c.SnapshotService(snapshotter)
 	mounts, err := layers.Prepare(ctx, id, "")
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +176,7 @@ func (d *containerd) addPod(t *testing.T, pod, name string) (upper string) {
 		t.Fatal(err)
 	}
 	_, err = c.ContainerService().Create(ctx, containers.Container{
-		ID: id, Snapshotter: "overlayfs", SnapshotKey: id, Spec: spec,
+		ID: id, Snapshotter: snapshotter, SnapshotKey: id, Spec: spec,
 		Runtime: containers.RuntimeInfo{Name: "io.containerd.runc.v2"},
 		Labels: map[string]string{
 			"io.kubernetes.container.name": name,
@@ -160,5 +189,5 @@ func (d *containerd) addPod(t *testing.T, pod, name string) (upper string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mounts[0].Source // an image without layers: a bind mount of the upper folder
+	return mounts
 }

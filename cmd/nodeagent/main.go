@@ -4,34 +4,67 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+<<<<<<< HEAD
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 func main() {
 	fetch.ChildMain() // this program is also the confined process that fetches
 	os.Exit(execute(os.Args[1:]))
+=======
+	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
+)
+
+func main() {
+	os.Exit(execute(os.Args))
+>>>>>>> sandbox
 }
 
-// execute runs one command line and returns the exit code: 0, or 1 with the
-// reason in one line on standard error.
-func execute(args []string) int {
+// execute runs one command line, the program's name first, and returns the
+// exit code: 0, or another with the reason in one line on standard error.
+func execute(argv []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	root := newRootCommand()
+	root, args := commandFor(filepath.Base(argv[0]), argv[1:])
 	root.SetArgs(args)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "nodeagent: %s\n", oneLine(err))
-		return 1
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintf(os.Stderr, "%s: %s\n", root.DisplayName(), oneLine(err))
+	if coded, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok {
+		return coded.ExitCode()
+	}
+	return 1
+}
+
+// commandFor is what the program is under the name it was started by: kubectl
+// runs kubectl-restart for `kubectl restart`, and kubectl_complete-restart to
+// complete its arguments.
+func commandFor(program string, args []string) (*cobra.Command, []string) {
+	if program != "kubectl-restart" && program != "kubectl_complete-restart" {
+		return newRootCommand(), args
+	}
+	root := plugin.New()
+	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl restart"}
+	root.Version = buildVersion()
+	if program == "kubectl_complete-restart" {
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
+	}
+	return root, args
 }
 
 func newRootCommand() *cobra.Command {
@@ -43,7 +76,11 @@ func newRootCommand() *cobra.Command {
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+<<<<<<< HEAD
 	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), newVersionCommand(),
 		newLaunchCommand(), newPsCommand(), newLogsCommand(), newStopCommand(), newInspectCommand())
+=======
+	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), plugin.New(), newVersionCommand())
+>>>>>>> sandbox
 	return root
 }

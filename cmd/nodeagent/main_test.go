@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		os.Exit(keeper.Main())
 	}
 	if os.Getenv(asProgram) != "" {
-		os.Exit(execute(os.Args[1:]))
+		os.Exit(execute(os.Args))
 	}
 	os.Exit(m.Run())
 }

@@ -13,7 +13,7 @@ func diskReport(node string, disks *disk.Watcher, now time.Time) top.Report {
 	r := top.Report{Node: node, At: now}
 	for _, v := range disks.Verdicts() {
 		if !v.Container.Sandbox {
-			r.Containers = append(r.Containers, containerReport(v, disks.Method(), now))
+			r.Containers = append(r.Containers, containerReport(v, disks.Method(v.Container), now))
 		}
 	}
 	for _, f := range disks.Filesystems() {

@@ -1,21 +1,26 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/notify"
+	"github.com/nodeagent/nodeagent/pkg/reload"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
@@ -26,6 +31,7 @@ type apiParts struct {
 	options restart.Options
 	events  *restart.Events
 	metrics *restart.Metrics
+	leads   []func(context.Context) // what the leader of all agents does besides
 	log     *slog.Logger
 }
 
@@ -42,15 +48,28 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
 	}
+	windows, err := restart.NewWindows(cfg.Restart.Windows)
+	if err != nil {
+		return nil, err
+	}
 	klog.SetSlogLogger(log.With("part", "client-go")) // the informer logs through it alone
+	leads, err := leaderParts(cfg, o, kube, reg, log)
+	if err != nil {
+		return nil, err
+	}
 	log = log.With("part", "restart")
 	return &apiParts{
-		client: c, pods: pods, log: log,
+		client: c, pods: pods, leads: leads, log: log,
 		options: restart.Options{
 			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
 			Cooldown:           cfg.Restart.Cooldown.Duration,
 			Deadline:           cfg.Restart.Deadline.Duration,
+			ApprovalTimeout:    cfg.Restart.ApprovalTimeout.Duration,
+			Limits:             restart.Limits(cfg.Restart.Limits),
+			Windows:            windows,
+			Urgent:             cfg.Restart.Urgent.Duration,
+			Namespace:          ownNamespace(),
 			AgentPod:           types.NamespacedName{Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME")},
 		},
 		events:  restart.NewEvents(c, cfg.Node, time.Now, log),
@@ -58,10 +77,37 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	}, nil
 }
 
+// leaderParts are what one agent of the cluster does: people are told of
+// restarts, and changed ConfigMaps and Secrets looked for.
+func leaderParts(cfg *v1alpha1.Config, o runOptions, kube *rest.Config, reg prometheus.Registerer, log *slog.Logger) ([]func(context.Context), error) {
+	people, err := notify.New(kube, cfg.Notify, reg, log.With("part", "notify"))
+	if err != nil {
+		return nil, err
+	}
+	leads := []func(context.Context){people.Lead}
+	if o.reload {
+		reloader, err := reload.New(kube, reload.Options{
+			Node: cfg.Node, Namespace: ownNamespace(), Deadline: cfg.Restart.Deadline.Duration,
+			Excluded: func(namespace string) bool { return slices.Contains(cfg.Restart.ExcludeNamespaces, namespace) },
+		}, log.With("part", "reload"))
+		if err != nil {
+			return nil, err
+		}
+		leads = append(leads, reloader.Lead)
+	}
+	return leads, nil
+}
+
+// ownNamespace is where the agents keep what they share.
+func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagent") }
+
 // run turns offences into Restarts and carries this node's Restarts out.
 func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	requester := restart.NewRequester(a.client, a.options, a.events, a.log)
 	controller := restart.NewController(a.client, a.options, layers{disks}, a.events, a.metrics, a.log)
+	for _, lead := range a.leads {
+		controller.WhenLeading(lead)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error {
@@ -128,7 +174,7 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	defer cancel()
 	outcome, err := requester.Request(ctx, restart.Request{
 		Pod:    restart.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-		Reason: v1alpha1.ReasonDiskFill, Message: v.Message,
+		Reason: v1alpha1.ReasonDiskFill, Message: v.Message, FullAt: fullAt(v),
 	})
 	if err != nil {
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
@@ -136,6 +182,16 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	}
 	a.log.Info("offence dealt with", "pod", pod.Namespace+"/"+pod.Name, "outcome", string(outcome.Kind), "restart", outcome.Restart)
 	return outcome, true
+}
+
+// fullAt is when the bound is expected to be reached; zero for what does not
+// grow.
+func fullAt(v disk.Verdict) time.Time {
+	const far = 365 * 24 * time.Hour
+	if v.Until.Expected > far {
+		return time.Time{}
+	}
+	return v.At.Add(max(v.Until.Expected, 0))
 }
 
 // settled remembers the pods whose offence has its answer for now, so that one
@@ -160,7 +216,7 @@ func (s settled) note(uid string, o restart.Outcome, now time.Time) {
 		if o.Until.Before(until) {
 			until = o.Until
 		}
-	case restart.Excluded, restart.Observed:
+	case restart.Excluded, restart.Ineffective:
 	default:
 		return // on its way: look again soon
 	}

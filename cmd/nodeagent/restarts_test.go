@@ -19,7 +19,7 @@ func TestSettled(t *testing.T) {
 		{"a long cooldown holds for five minutes", restart.Outcome{Kind: restart.CoolingDown, Until: now.Add(time.Hour)}, settledFor},
 		{"a short cooldown holds to its end", restart.Outcome{Kind: restart.CoolingDown, Until: now.Add(time.Minute)}, time.Minute},
 		{"excluded holds for five minutes", restart.Outcome{Kind: restart.Excluded}, settledFor},
-		{"observed holds for five minutes", restart.Outcome{Kind: restart.Observed}, settledFor},
+		{"ineffective holds for five minutes", restart.Outcome{Kind: restart.Ineffective}, settledFor},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := settled{}

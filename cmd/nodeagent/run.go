@@ -16,6 +16,7 @@ type runOptions struct {
 	config     string
 	kubeconfig string
 	standalone bool
+	reload     bool
 	logLevel   slog.Level
 }
 
@@ -47,6 +48,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config, "config", defaultConfigFile, "configuration `file`; without the flag it may be missing")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; default: the pod's own service account, else $KUBECONFIG")
 	f.BoolVar(&o.standalone, "standalone", false, "watch and report only: ask no Kubernetes API for anything")
+	f.BoolVar(&o.reload, "reload", false, "restart workloads whose ConfigMaps or Secrets changed and that ask for it; manifests/overlays/reload brings the rights")
 }
 
 // describe says in the log's first line what this agent will do.
@@ -54,5 +56,9 @@ func describe(cfg *v1alpha1.Config, o runOptions) string {
 	if o.standalone {
 		return "watching only, no Kubernetes API"
 	}
-	return fmt.Sprintf("watching, mode %s", cfg.Restart.Mode)
+	doing := fmt.Sprintf("watching, mode %s", cfg.Restart.Mode)
+	if o.reload {
+		doing += ", reloading"
+	}
+	return doing
 }

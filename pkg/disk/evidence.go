@@ -2,8 +2,10 @@ package disk
 
 import (
 	"cmp"
+	"hash/maphash"
 	"path"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,16 +18,28 @@ const (
 
 // marks remembers the files and folders of the last looks, to tell which of
 // them grew. It holds what the last look held and nothing else.
+//
+// A container chooses the paths. So they are known by their hash, whose seed
+// nobody can guess, and only the first KiB of those that grew is kept.
 type marks struct {
 	at    time.Time // of the last look
-	items map[string]*mark
+	seed  maphash.Seed
+	items map[markKey]*mark
 }
+
+type markKey struct {
+	path   uint64 // its hash
+	folder bool
+}
+
+// pathKept is how many bytes of a path are told.
+const pathKept = 1024
 
 // mark is one file or folder: base and middle are where it stood up to a
 // minute, and up to half of it, ago.
 type mark struct {
 	base, middle, last level
-	folder             bool
+	path               string // of one that grew
 	seen               time.Time
 }
 
@@ -38,13 +52,14 @@ type level struct {
 // look takes in what one look saw at a time.
 func (m *marks) look(at time.Time, l Look) {
 	if m.items == nil {
-		m.items = make(map[string]*mark)
+		m.seed = maphash.MakeSeed()
+		m.items = make(map[markKey]*mark)
 	}
 	for _, it := range l.Files {
-		m.item(at, it, it.Path, false)
+		m.item(at, it, false)
 	}
 	for _, it := range l.Folders {
-		m.item(at, it, it.Path+"/", true)
+		m.item(at, it, true)
 	}
 	for key, k := range m.items {
 		if k.seen != at {
@@ -54,7 +69,11 @@ func (m *marks) look(at time.Time, l Look) {
 	m.at = at
 }
 
-func (m *marks) item(at time.Time, it Item, key string, folder bool) {
+// rest lets go of all, until something happens again.
+func (m *marks) rest(at time.Time) { m.at, m.items = at, nil }
+
+func (m *marks) item(at time.Time, it Item, folder bool) {
+	key := markKey{maphash.String(m.seed, it.Path), folder}
 	now := level{at: at, bytes: it.Bytes, files: it.Files}
 	k := m.items[key]
 	switch {
@@ -72,8 +91,16 @@ func (m *marks) item(at time.Time, it Item, key string, folder bool) {
 	case at.Sub(k.middle.at) > evidenceSpan:
 		k.base, k.middle = k.middle, now
 	}
-	k.last, k.seen, k.folder = now, at, folder
+	k.last, k.seen = now, at
+	switch {
+	case !k.grew():
+		k.path = ""
+	case k.path == "":
+		k.path = strings.Clone(it.Path[:min(len(it.Path), pathKept)])
+	}
 }
+
+func (k *mark) grew() bool { return k.last.bytes > k.base.bytes || k.last.files > k.base.files }
 
 func (k *mark) shrunk(now level) bool { return now.bytes < k.last.bytes }
 
@@ -119,18 +146,15 @@ func (m *marks) grown(folder bool) []Growth {
 	var out []Growth
 	for key, k := range m.items {
 		over := k.last.at.Sub(k.base.at)
-		if k.folder != folder || over <= 0 || (k.last.bytes <= k.base.bytes && k.last.files <= k.base.files) {
+		if key.folder != folder || over <= 0 || !k.grew() {
 			continue
 		}
 		g := Growth{
-			Path: key, Files: k.last.files, Bytes: k.last.bytes,
+			Path: k.path, Files: k.last.files, Bytes: k.last.bytes,
 			Grew: max(0, k.last.bytes-k.base.bytes), Over: over,
 			FileRate: max(0, float64(k.last.files-k.base.files)/over.Seconds()),
 		}
 		g.Rate = float64(g.Grew) / over.Seconds()
-		if folder {
-			g.Path = key[:len(key)-1]
-		}
 		out = append(out, g)
 	}
 	return out

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -123,5 +124,40 @@ func TestTop(t *testing.T) {
 	}
 	if len(k.items) != 3 || sum != 5+4+9 {
 		t.Errorf("kept %+v, want 9, 5, 4", k.items)
+	}
+}
+
+// TestMarksHoldLittle: a container chooses its paths, and must not choose how
+// much of the agent's memory they take.
+func TestMarksHoldLittle(t *testing.T) {
+	long := strings.Repeat("/"+strings.Repeat("p", 250), 16)
+	look := func(mb int64) (l Look) {
+		for i := range 256 {
+			l.Files = append(l.Files, Item{Path: long + fmt.Sprint(i), Bytes: mb * mib})
+		}
+		return l
+	}
+	held := func(m marks) (n int) {
+		for _, k := range m.items {
+			n += len(k.path)
+		}
+		return n
+	}
+	var m marks
+	m.look(epoch, look(5))
+	m.look(epoch.Add(time.Second), look(5))
+	if n := held(m); n != 0 {
+		t.Errorf("%d bytes of paths of files that do not grow", n)
+	}
+	m.look(epoch.Add(2*time.Second), look(6))
+	if n := held(m); n != 256*pathKept || len(m.items) != 256 {
+		t.Errorf("%d bytes of %d paths that grow", n, len(m.items))
+	}
+	p := &place{}
+	for i := range 2 * seriesLeast {
+		p.look(Look{Started: epoch.Add(time.Duration(i) * time.Second), Files: look(7).Files})
+	}
+	if len(p.marks.items) != 0 {
+		t.Errorf("%d files of an idle place are remembered", len(p.marks.items))
 	}
 }

@@ -115,6 +115,9 @@ func forecasts(f Facts, p Policy) []forecast {
 		b := forecast{bound: BoundFilesystem, resource: Bytes, mount: h.Mount, limit: p.Reserve.Of(fs.Size), counts: here}
 		b.held, b.own, b.rate = together(f.Parts, here, ofBytes)
 		b.room = fs.Avail - b.limit
+		if fs.Size == 0 { // not known, as of a device
+			b.room = math.MaxInt64
+		}
 		add(b)
 		if fs.Inodes > 0 {
 			b := forecast{bound: BoundFilesystem, resource: Inodes, mount: h.Mount, limit: p.InodeReserve.Of(fs.Inodes), counts: here}

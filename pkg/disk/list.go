@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -21,7 +22,7 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	there := make(map[key]bool, len(containers))
 	changed := false
 	for _, c := range containers {
-		if c.Layer.Upper == "" {
+		if c.Layer.Upper == "" && (w.opts.Snapshots == nil || c.Layer.Key == "") {
 			w.unsupported[c.Layer.Snapshotter]++
 		}
 		k := keyOf(c)
@@ -57,13 +58,18 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 func (w *Watcher) hold(t *track, now time.Time) {
 	var holds []hold
 	for _, s := range spots(t.container) {
-		id := placeID{part: s.part, folder: s.layer.Upper}
+		id, group := placeID{part: s.part, folder: s.layer.Upper}, &w.snapshotters
+		if s.layer.Upper != "" {
+			group = w.groupOf(s.layer.Upper)
+		} else if id = (placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}); w.opts.Snapshots == nil {
+			continue
+		}
 		p := w.places[id]
 		if p == nil {
-			p = &place{id: id, group: w.groupOf(s.layer.Upper), due: now, interval: w.opts.Interval}
+			p = &place{id: id, group: group, due: now, interval: w.opts.Interval}
 			w.places[id] = p
 		}
-		p.layer = s.layer
+		p.layer, p.space = s.layer, t.container.Namespace
 		holds = append(holds, hold{place: p, shown: s.shown})
 	}
 	for _, h := range t.holds {
@@ -90,7 +96,7 @@ func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed boo
 	}
 	for id := range w.places {
 		if id.part == partOrphan && !there[id] {
-			delete(w.places, id)
+			w.forget(id)
 			changed = true
 		}
 	}
@@ -108,18 +114,28 @@ func (w *Watcher) bind() {
 			h.place.tracks = append(h.place.tracks, t)
 		}
 	}
-	used := make(map[*filesystem]bool)
+	used, groups := make(map[*filesystem]bool), make(map[*group]bool)
 	for id, p := range w.places {
 		if len(p.tracks) == 0 && id.part != partOrphan {
-			delete(w.places, id)
+			w.forget(id)
 			continue
 		}
 		used[p.fs] = true
+		groups[p.group] = true
 	}
+	maps.DeleteFunc(w.groups, func(_ uint64, g *group) bool { return g.running == 0 && !groups[g] })
 	for device, fs := range w.filesystems {
 		if !used[fs] {
 			delete(w.filesystems, device)
 		}
+	}
+}
+
+// forget lets go of a place, and so does a meter that remembers it.
+func (w *Watcher) forget(id placeID) {
+	delete(w.places, id)
+	if m, remembers := w.opts.Meter.(interface{ Forget(upper string) }); remembers {
+		m.Forget(id.folder)
 	}
 }
 
@@ -255,7 +271,7 @@ func (w *Watcher) Used(podUID string) (bytes int64, containers int) {
 		if t.container.Pod.UID != podUID || t.container.Sandbox {
 			continue
 		}
-		if t.container.Layer.Upper != "" {
+		if len(t.holds) > 0 && t.holds[0].place.id.part == PartLayer {
 			containers++
 		}
 		for _, h := range t.holds {

@@ -12,6 +12,10 @@ import (
 // between two looks. It is the normal end of a layer, not a failure.
 var ErrGone = errors.New("layer is gone")
 
+// ErrLater tells that looking now would cost more than its share. The last
+// figure stays, with its age. It is no failure.
+var ErrLater = errors.New("too early to look again")
+
 // Meter measures layers and other folders. Every way of measuring (walk, events, snapshotter)
 // is one, and passes the contract suite in meter_test.go.
 //
@@ -30,6 +34,8 @@ type Target struct {
 	// Layer is a container's layer, or, with nothing but Upper set, another
 	// folder of the host that is counted: an emptyDir, a folder of logs.
 	Layer runtime.Layer
+	// Namespace is containerd's, of a layer that has no folder of its own.
+	Namespace string
 	// Since is when the look before started. What changed after it is told
 	// as evidence. Zero: this is the first look.
 	Since time.Time
@@ -41,9 +47,15 @@ type Look struct {
 	Took       time.Duration
 	Usage      Usage
 	Device     uint64          // of the layer's file system, as in /proc/self/mountinfo
-	Filesystem FilesystemUsage // at the end of the look
+	Filesystem FilesystemUsage // at the end of the look; zero where it is not known
 	Files      []Item          // the largest, and the largest of those that changed since
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
+	Method     string          // the way it was taken, where that is not the Meter's own
+
+	// Checked: this look made a full check of a figure that is followed, and
+	// found that it was wrong by Error: what there is, less what was told.
+	Checked bool
+	Error   Usage
 }
 
 // Item is a file or a folder as one look saw it.

@@ -27,6 +27,7 @@ func meterContract(t *testing.T, open func(*testing.T) Meter) {
 			dir := filepath.Join(t.TempDir(), "upper")
 			must(t, os.Mkdir(dir, 0o755))
 			c.make(t, dir)
+			syncFilesystem(t, dir) // what is written back may take other blocks
 			m := open(t)
 			want := du(t, dir)
 			if got := measure(t, m, layerAt(dir)).Usage; got != want {
@@ -36,6 +37,7 @@ func meterContract(t *testing.T, open func(*testing.T) Meter) {
 				return
 			}
 			c.change(t, dir)
+			syncFilesystem(t, dir)
 			want = du(t, dir)
 			if got := measure(t, m, layerAt(dir)).Usage; got != want {
 				t.Errorf("after the change: usage %+v, du says %+v", got, want)
@@ -54,6 +56,13 @@ func meterContract(t *testing.T, open func(*testing.T) Meter) {
 			t.Errorf("file system %+v makes no sense", fs)
 		}
 	})
+}
+
+func syncFilesystem(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Open(dir)
+	must(t, err)
+	must(t, errors.Join(unix.Syncfs(int(f.Fd())), f.Close()))
 }
 
 type contractTree struct {
@@ -110,13 +119,13 @@ func contractTrees() []contractTree {
 			must(t, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 			must(t, unix.Mknod(filepath.Join(dir, "whiteout"), unix.S_IFCHR, 0))
 			must(t, unix.Mknod(filepath.Join(dir, "block"), unix.S_IFBLK|0o600, int(unix.Mkdev(7, 200))))
-			short, err := os.MkdirTemp("/tmp", "s") // a socket's path has 108 bytes
+			d, err := os.Open(dir)
 			must(t, err)
-			t.Cleanup(func() { _ = os.RemoveAll(short) })
-			l, err := net.Listen("unix", filepath.Join(short, "sock"))
+			t.Cleanup(func() { _ = d.Close() })
+			// A socket's path has 108 bytes, which dir may fill.
+			l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/sock", d.Fd()))
 			must(t, err)
 			t.Cleanup(func() { _ = l.Close() })
-			must(t, os.Rename(filepath.Join(short, "sock"), filepath.Join(dir, "sock")))
 		}},
 		{name: "names", make: func(t *testing.T, dir string) {
 			for _, name := range []string{
@@ -145,6 +154,35 @@ func contractTrees() []contractTree {
 				must(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 1<<20, 2<<20))
 				must(t, f.Close())
 			},
+		},
+		{
+			// Shared blocks count for each file, as du has it. A file system
+			// without reflinks (ext4) says so by EOPNOTSUPP: two plain files then.
+			name: "reflink",
+			make: func(t *testing.T, dir string) {
+				write(t, filepath.Join(dir, "one"), 1<<20)
+				write(t, filepath.Join(dir, "two"), 0)
+				one, err := os.Open(filepath.Join(dir, "one"))
+				must(t, err)
+				two, err := os.OpenFile(filepath.Join(dir, "two"), os.O_RDWR, 0)
+				must(t, err)
+				if err := unix.IoctlFileClone(int(two.Fd()), int(one.Fd())); !errors.Is(err, unix.EOPNOTSUPP) {
+					must(t, err)
+				}
+				must(t, errors.Join(one.Close(), two.Close()))
+			},
+			change: func(t *testing.T, dir string) { write(t, filepath.Join(dir, "two"), 8192) },
+		},
+		{
+			name: "deleted and still open",
+			make: func(t *testing.T, dir string) {
+				f, err := os.Create(filepath.Join(dir, "open"))
+				must(t, err)
+				t.Cleanup(func() { must(t, f.Close()) })
+				_, err = f.Write(make([]byte, 1<<20))
+				must(t, err)
+			},
+			change: func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "open"))) },
 		},
 		{name: "5,000 deep", make: func(t *testing.T, dir string) { deep(t, dir, 5000) }},
 		{name: "20,000 wide", make: func(t *testing.T, dir string) {

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -37,7 +38,7 @@ func Metrics() []Metric {
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
 		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
-		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it."},
+		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it: what this node's kubelet evicts at, disk.reserve where that is set, or 15% where neither is known."},
 		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
 		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
 		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
@@ -45,6 +46,7 @@ func Metrics() []Metric {
 		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
 		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, or, for open files, at all processes."},
 		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a folder, or at a container's open files, that could not be taken."},
+		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method"}, "By how much a figure that is followed was wrong, found by walking the folder in full."},
 		{"nodeagent_disk_measures_stuck", "gauge", "", nil, "Looks that have been under way for more than a minute, as on a file system that hangs."},
 		{"nodeagent_disk_unsupported_layers", "gauge", "", []string{"snapshotter"}, "Layers that cannot be measured, because their snapshotter keeps no plain folder."},
 	}
@@ -63,10 +65,13 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 		case "counter":
 			w.failures = prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
 		case "histogram":
-			w.durations = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-				Name: m.Name, Help: m.Help,
-				Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60},
-			}, m.Labels)
+			h := prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60}}
+			if m.Unit == "bytes" {
+				h.Buckets = []float64{0, 64 << 10, 1 << 20, 16 << 20, 256 << 20, 4 << 30}
+				w.errors = prometheus.NewHistogramVec(h, m.Labels)
+				continue
+			}
+			w.durations = prometheus.NewHistogramVec(h, m.Labels)
 		}
 	}
 	for _, method := range w.methods() {
@@ -75,10 +80,11 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 			w.durations.WithLabelValues(method)
 		}
 	}
+	w.errors.WithLabelValues(w.opts.Meter.Method())
 	if r == nil {
 		return nil
 	}
-	for _, x := range []prometheus.Collector{c, w.failures, w.durations} {
+	for _, x := range []prometheus.Collector{c, w.failures, w.durations, w.errors} {
 		if err := r.Register(x); err != nil {
 			return fmt.Errorf("cannot register metrics: %w", err)
 		}
@@ -133,7 +139,7 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 	l := []string{k.namespace, k.pod, k.container, k.uid}
 	with := func(more ...string) []string { return append(l[:len(l):len(l)], more...) }
 	for part, p := range x.parts {
-		m := methods[0]
+		m := cmp.Or(p.method, methods[0])
 		if part == PartDeleted {
 			m = methods[1]
 		}

@@ -36,11 +36,11 @@ type spot struct {
 	shown string        // where the container sees the folder; the host's own path for logs
 }
 
-// spots tells where a container writes. A layer whose snapshotter keeps no
-// plain folder is not among them. A volume that is mounted twice is told once.
+// spots tells where a container writes. The layer may have no folder, then its
+// snapshotter tells of it. A volume that is mounted twice is told once.
 func spots(c runtime.Container) []spot {
 	var out []spot
-	if c.Layer.Upper != "" {
+	if c.Layer.Upper != "" || c.Layer.Key != "" {
 		out = append(out, spot{part: PartLayer, layer: c.Layer})
 	}
 	if c.Sandbox {
@@ -94,7 +94,7 @@ func volume(c runtime.Container, m runtime.Mount) (spot, bool) {
 type placeID struct {
 	part   Part
 	folder string
-	owner  key    // of deleted files
+	owner  key    // of deleted files, and of a layer without a folder of its own
 	mount  string // likewise
 }
 
@@ -104,6 +104,7 @@ type placeID struct {
 type place struct {
 	id     placeID
 	layer  runtime.Layer
+	space  string   // containerd's namespace, of a layer
 	group  *group   // whose slots its measures take
 	tracks []*track // of the containers that hold it
 
@@ -114,6 +115,8 @@ type place struct {
 	due      time.Time
 	started  time.Time // of the measure that runs; zero: none does
 	failures int       // in a row
+	gone     time.Time // since when its folder is not there
+	method   string    // of the last good look
 	memory   bool      // it is in memory and no disk's matter
 
 	// Of the last good look.
@@ -132,16 +135,26 @@ func (p *place) measured() bool { return p.id.part != PartDeleted && !p.memory }
 // known tells whether there is a figure.
 func (p *place) known() bool { return !p.at.IsZero() }
 
+// tried tells whether it was looked at, or cannot be.
+func (p *place) tried(now time.Time) bool {
+	stuck := !p.started.IsZero() && now.Sub(p.started) > stuckAfter
+	return p.known() || p.failures > 0 || p.cost > 0 || stuck
+}
+
 // look takes in a good look, and tells when the figure was true.
 func (p *place) look(l Look) {
 	p.since = l.Started
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
-	p.marks.look(p.at, l)
+	if p.moves() {
+		p.marks.look(p.at, l)
+	} else {
+		p.marks.rest(p.at)
+	}
 }
 
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
-	p.at, p.usage, p.failures = at, u, 0
+	p.at, p.usage, p.failures, p.gone = at, u, 0, time.Time{}
 	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
 	p.trends = p.series.Trends()
 }
@@ -153,6 +166,12 @@ func (p *place) took(d time.Duration) {
 		return
 	}
 	p.cost = (p.cost + d) / 2
+}
+
+// moves tells whether anything changed in the last minutes. Of an idle place
+// nothing but its figure is remembered.
+func (p *place) moves() bool {
+	return len(p.series) < seriesLeast || slices.ContainsFunc(p.series, func(x Sample) bool { return x.Usage != p.usage })
 }
 
 // growing tells whether the last looks saw it grow.

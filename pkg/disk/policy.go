@@ -6,18 +6,15 @@ import (
 )
 
 // Reserve is what is to stay free of a file system: a share of its size or an
-// amount, as the kubelet's eviction thresholds have it.
+// amount, as the kubelet's eviction thresholds have it; of both the larger.
 type Reserve struct {
-	Percent float64 // 0–100; used when Amount is 0
+	Percent float64 // 0–100
 	Amount  int64   // bytes or inodes
 }
 
 // Of is the amount for a file system of that size.
 func (r Reserve) Of(size int64) int64 {
-	if r.Amount > 0 {
-		return r.Amount
-	}
-	return int64(float64(size) * r.Percent / 100)
+	return max(r.Amount, int64(float64(size)*r.Percent/100))
 }
 
 // Policy says when growth is an offence. Start from DefaultPolicy.

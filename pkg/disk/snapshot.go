@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
 // snapshot is the watcher's state as metrics tell it: one entry for each set
@@ -28,8 +30,9 @@ type containerSeries struct {
 }
 
 type partSeries struct {
-	usage Usage
-	age   time.Duration // of the oldest figure in it
+	usage  Usage
+	age    time.Duration // of the oldest figure in it
+	method string        // of that one
 }
 
 type filesystemSeries struct {
@@ -59,7 +62,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 		if !p.started.IsZero() && now.Sub(p.started) > stuckAfter {
 			s.stuck++
 		}
-		if p.known() {
+		if p.known() && p.fs.mount != "" {
 			fs := s.filesystems[p.fs.mount]
 			fs.attributed += p.usage.Bytes
 			if p.id.part == partOrphan {
@@ -85,7 +88,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 func (w *Watcher) images(s snapshot) {
 	for _, kept := range w.storage {
 		for _, p := range w.places {
-			if p.layer.Snapshotter != kept.Snapshotter || !p.known() {
+			if p.layer.Snapshotter != kept.Snapshotter || !p.known() || p.fs.mount == "" {
 				continue
 			}
 			fs := s.filesystems[p.fs.mount]
@@ -125,7 +128,9 @@ func (s *snapshot) add(t *track, now time.Time) {
 		x.growth += p.trends.Bytes.Rate.Expected
 		part := x.parts[p.id.part]
 		part.usage = part.usage.plus(p.usage)
-		part.age = max(part.age, now.Sub(p.at))
+		if age := now.Sub(p.at); age >= part.age {
+			part.age, part.method = age, p.method
+		}
 		x.parts[p.id.part] = part
 	}
 }
@@ -149,5 +154,13 @@ func (w *Watcher) Filesystems() []Filesystem {
 	return out
 }
 
-// Method names the way the layers are measured.
-func (w *Watcher) Method() string { return w.opts.Meter.Method() }
+// Method names the way a container's layer was measured the last time; empty
+// before that.
+func (w *Watcher) Method(c runtime.Container) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t := w.tracks[keyOf(c)]; t != nil && len(t.holds) > 0 {
+		return t.holds[0].place.method
+	}
+	return ""
+}

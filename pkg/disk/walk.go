@@ -23,6 +23,13 @@ const (
 	// pendingNames bounds, in bytes, the names of sub-folders that one folder
 	// keeps waiting before they are walked and reading it goes on.
 	pendingNames = 64 << 10
+	// pendingBudget is, in bytes, what all folders of one walk may keep waiting
+	// before folders are read in small pieces, each walked at once.
+	pendingBudget = 1 << 20
+	smallRead     = 512 // the kernel's largest entry has 280 bytes
+	// deepest bounds the folders in one another: some 500 bytes each, however
+	// many they hold.
+	deepest = 50_000
 	// walkTries is how often a walk starts over because a folder below
 	// openFolders was moved away while it was walked.
 	walkTries = 3
@@ -30,6 +37,8 @@ const (
 	// up to one tick behind.
 	clockGrain = 10 * time.Millisecond
 )
+
+var errDeep = fmt.Errorf("folders are nested more than %d deep", deepest)
 
 var errMoved = errors.New("folders are moved faster than they can be walked")
 
@@ -43,7 +52,7 @@ var errMoved = errors.New("folders are moved faster than they can be walked")
 // but folders is opened, and what vanishes during the walk is not there.
 //
 // The cost is about 3 µs an entry with a warm cache. Memory does not grow with
-// the number of files; inodes with several links are remembered until all
+// the number of files or folders, and is below 30 MiB for the worst tree; inodes with several links are remembered until all
 // their links were seen.
 type Walker struct {
 	hostRoot string
@@ -113,6 +122,7 @@ type walk struct {
 	links map[uint64]uint32
 	stack []frame
 	spare [][]byte // pending buffers of folders that were left
+	held  int      // bytes that the pending buffers of the stack have room for
 	path  []byte   // of the folder on top of the stack
 	buf   []byte
 	stat  unix.Stat_t
@@ -155,7 +165,7 @@ func (w *walk) reset(since time.Time) {
 		w.links = make(map[uint64]uint32)
 	}
 	clear(w.links)
-	w.stack, w.path = w.stack[:0], w.path[:0]
+	w.stack, w.path, w.held = w.stack[:0], w.path[:0], 0
 	for _, t := range []*top{&w.files, &w.changedFiles, &w.folders, &w.changedFolders} {
 		t.reset()
 	}
@@ -176,7 +186,7 @@ func (w *walk) run(ctx context.Context, root int) (err error) {
 		}
 		f := &w.stack[len(w.stack)-1]
 		switch {
-		case len(f.pending) > 0 && (f.eof || len(f.pending) >= pendingNames):
+		case len(f.pending) > 0 && (f.eof || len(f.pending) >= pendingNames || w.full()):
 			err = w.enter(f)
 		case !f.eof:
 			err = w.read(f)
@@ -208,7 +218,11 @@ func (w *walk) countFolder(f *frame) {
 
 // read reads a buffer full of the folder's entries and counts them.
 func (w *walk) read(f *frame) error {
-	n, err := getdents(f.fd, w.buf)
+	buf := w.buf
+	if w.full() {
+		buf = buf[:smallRead]
+	}
+	n, err := getdents(f.fd, buf)
 	if vanished(err) || (err == nil && n == 0) {
 		f.eof = true // a folder that was removed has no entries any more
 		return nil
@@ -235,7 +249,7 @@ func (w *walk) read(f *frame) error {
 // entry counts what is no folder, and lets folders wait.
 func (w *walk) entry(f *frame, d dirent) error {
 	if d.kind == unix.DT_DIR { // counted when it is entered
-		f.pending = append(f.pending, d.name...)
+		w.wait(f, d.name)
 		return nil
 	}
 	st := &w.stat
@@ -246,7 +260,7 @@ func (w *walk) entry(f *frame, d dirent) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR { // made in between, or a file system without d_type
-		f.pending = append(f.pending, d.name...)
+		w.wait(f, d.name)
 		return nil
 	}
 	if st.Dev != w.dev || w.countedLink(st) {
@@ -262,6 +276,16 @@ func (w *walk) entry(f *frame, d dirent) error {
 	w.note(f.fd, d.name, bytes, changed)
 	return nil
 }
+
+// wait lets a sub-folder wait to be entered.
+func (w *walk) wait(f *frame, name []byte) {
+	w.held -= cap(f.pending)
+	f.pending = append(f.pending, name...)
+	w.held += cap(f.pending)
+}
+
+// full tells whether too much waits to let more of it.
+func (w *walk) full() bool { return w.held > pendingBudget }
 
 // countedLink tells whether another link of the same inode was counted. An
 // inode is forgotten with its last link, so a layer of many pairs costs no
@@ -319,6 +343,10 @@ func (w *walk) enter(f *frame) error {
 	if w.stat.Dev != w.dev {
 		return unix.Close(fd) // another file system is mounted there
 	}
+	if len(w.stack) >= deepest {
+		_ = unix.Close(fd)
+		return errDeep
+	}
 	if len(w.stack) > openFolders {
 		_ = unix.Close(f.fd)
 		f.fd = -1
@@ -326,6 +354,7 @@ func (w *walk) enter(f *frame) error {
 	next := frame{fd: fd}
 	if n := len(w.spare); n > 0 {
 		next.pending, w.spare = w.spare[n-1], w.spare[:n-1]
+		w.held += cap(next.pending)
 	}
 	w.countFolder(&next)
 	w.path = appendPath(w.path, name)
@@ -349,6 +378,7 @@ func (f *frame) pop() []byte {
 func (w *walk) leave(f *frame) error {
 	w.noteFolder(f)
 	defer func(fd int) { _ = unix.Close(fd) }(f.fd)
+	w.held -= cap(f.pending)
 	if c := cap(f.pending); c > 0 && c <= 16<<10 && len(w.spare) < openFolders {
 		w.spare = append(w.spare, f.pending[:0])
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -334,4 +335,36 @@ func FuzzNextDirent(f *testing.F) {
 			rest = next
 		}
 	})
+}
+
+// TestWalkHostileTree: each folder of a deep tree holds as many long names of
+// sub-folders as fill a buffer. All of them waiting at once would take 100 times
+// 128 KiB.
+func TestWalkHostileTree(t *testing.T) {
+	const levels, wide = 100, 280
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range levels {
+		for i := range wide {
+			must(t, unix.Mkdirat(fd, fmt.Sprintf("%0250d", i), 0o755))
+		}
+		next, err := unix.Openat(fd, fmt.Sprintf("%0250d", wide/2), unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Close(fd))
+		fd = next
+	}
+	must(t, unix.Close(fd))
+	want := du(t, dir)
+	w := NewWalker("/")
+	var before, after goruntime.MemStats
+	goruntime.ReadMemStats(&before)
+	look := measure(t, w, layerAt(dir))
+	goruntime.ReadMemStats(&after)
+	if look.Usage != want {
+		t.Errorf("usage %+v, du says %+v", look.Usage, want)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 5<<20 {
+		t.Errorf("the walk took %d KiB", n>>10)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,8 @@ const (
 	relist = time.Second
 	// stopGrace is how long Run waits for measures that are under way.
 	stopGrace = 5 * time.Second
+	// goneFor is how long a container may be listed whose layer is gone.
+	goneFor = 10 * time.Second
 	// offencesKept bounds what waits in Offences for a reader.
 	offencesKept = 64
 )
@@ -45,6 +48,9 @@ type Options struct {
 	// and orphaned snapshots are unattributed.
 	Storage func() []runtime.Storage
 	Meter   Meter
+	// Snapshots measures layers that are no folder of their own. Nil: they
+	// are not measured.
+	Snapshots Meter
 	// OpenFiles finds deleted files that are still open. Nil: they are not
 	// counted.
 	OpenFiles OpenFilesMeter
@@ -98,6 +104,7 @@ type Watcher struct {
 	offences  chan Verdict
 	durations *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
+	errors    *prometheus.HistogramVec
 
 	mu          sync.Mutex
 	listed      time.Time
@@ -107,15 +114,18 @@ type Watcher struct {
 	filesystems map[uint64]*filesystem
 	scanning    time.Time      // when the scan that runs was started; zero: none does
 	unsupported map[string]int // by snapshotter
+	ready       bool
 
 	// Of the goroutine of Run alone.
-	groups   map[uint64]*group
-	mounts   mounts
-	queue    []*place // due, longest waiting first
-	nextScan time.Time
-	done     chan result
-	scans    chan scanned
-	stop     chan struct{}
+	groups map[uint64]*group
+	// snapshotters is the group of the layers that containerd tells of.
+	snapshotters group
+	mounts       mounts
+	queue        []*place // due, longest waiting first
+	nextScan     time.Time
+	done         chan result
+	scans        chan scanned
+	stop         chan struct{}
 }
 
 // result is what came of one measure.
@@ -233,6 +243,7 @@ func (w *Watcher) tick(ctx context.Context) {
 			w.queue = append(w.queue, p)
 		}
 	}
+	w.ready = w.ready || w.allTried(now)
 	w.mu.Unlock()
 	slices.SortFunc(w.queue, func(a, b *place) int { return a.due.Compare(b.due) })
 	w.start(ctx)
@@ -258,7 +269,7 @@ func (w *Watcher) start(ctx context.Context) {
 			p.group.slow++
 		}
 		p.started = time.Now()
-		go w.measure(ctx, p, Target{Layer: p.layer, Since: p.since})
+		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since})
 	}
 	w.queue = rest
 }
@@ -267,7 +278,11 @@ func (w *Watcher) start(ctx context.Context) {
 // stuck file system. It touches nothing of the watcher.
 func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
 	begun := time.Now()
-	look, err := w.opts.Meter.Measure(ctx, target)
+	meter := w.opts.Meter
+	if target.Layer.Upper == "" {
+		meter = w.opts.Snapshots
+	}
+	look, err := meter.Measure(ctx, target)
 	select {
 	case w.done <- result{place: p, look: look, err: err, took: time.Since(begun)}:
 	case <-w.stop:
@@ -277,9 +292,9 @@ func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
 // finish takes in what a measure told, and judges.
 func (w *Watcher) finish(r result) {
 	p := r.place
-	w.durations.WithLabelValues(w.opts.Meter.Method()).Observe(r.took.Seconds())
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.count(r)
 	p.group.running--
 	if p.cost >= slowLook {
 		p.group.slow--
@@ -288,8 +303,9 @@ func (w *Watcher) finish(r result) {
 	p.started = time.Time{}
 	p.took(r.took)
 	switch {
-	case w.places[p.id] != p || errors.Is(r.err, ErrGone):
-		// the container is gone, or is about to be taken off the list
+	case w.places[p.id] != p || errors.Is(r.err, ErrLater):
+	case errors.Is(r.err, ErrGone):
+		w.gone(p, time.Now())
 	case r.err != nil:
 		w.fail(p, r.err)
 	case p.id.part == PartEmptyDir && r.look.Filesystem.Memory:
@@ -299,11 +315,36 @@ func (w *Watcher) finish(r result) {
 	}
 }
 
+// count tells the metrics of one look.
+func (w *Watcher) count(r result) {
+	method := cmp.Or(r.look.Method, r.place.method, w.opts.Meter.Method())
+	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
+	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
+	if r.err == nil && r.look.Checked {
+		w.errors.WithLabelValues(method).Observe(math.Abs(float64(r.look.Error.Bytes)))
+	}
+	if r.err == nil {
+		r.place.method = method
+	}
+}
+
+// gone takes in that a folder was not there. Its container is about to be taken
+// off the list; when it is not, somebody looks in the wrong place.
+func (w *Watcher) gone(p *place, now time.Time) {
+	if p.gone.IsZero() {
+		p.gone = now
+	}
+	// A folder of logs, or of a volume, may be missing for good.
+	if p.id.part == PartLayer && now.Sub(p.gone) >= goneFor {
+		w.fail(p, fmt.Errorf("its folder is not there below %s, but its container still is: %w", w.opts.HostRoot, ErrGone))
+	}
+}
+
 func (w *Watcher) fail(p *place, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	w.failures.WithLabelValues(w.opts.Meter.Method()).Inc()
+	w.failures.WithLabelValues(cmp.Or(p.method, w.opts.Meter.Method())).Inc()
 	p.failures++
 	if p.failures == 1 { // once, until it works again
 		w.opts.Logger.Warn("cannot measure, the last figure stays", "place", p, "err", err)
@@ -335,6 +376,9 @@ func (w *Watcher) judge(t *track, at time.Time) {
 }
 
 func (w *Watcher) filesystem(p *place, l Look) *filesystem {
+	if l.Filesystem.Size == 0 {
+		return &filesystem{} // not known: it bounds nothing, and is told nowhere
+	}
 	m := w.mounts.at(w.path(p.id.folder), l.Device)
 	fs := w.filesystems[m.device]
 	if fs == nil {
@@ -385,17 +429,30 @@ func (w *Watcher) Verdicts() []Verdict {
 	return out
 }
 
-// Ready tells whether every place of every container was looked at, or tried.
+// Ready tells whether every place of every container that was there at first
+// was looked at, or tried. Once it is true it stays: a container that comes
+// later, or a file system that hangs, is told of by other means.
 func (w *Watcher) Ready() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.ready || w.allTried(time.Now())
+}
+
+func (w *Watcher) allTried(now time.Time) bool {
 	if w.listed.IsZero() {
 		return false
 	}
+	layers, gone := 0, 0
 	for _, p := range w.places {
-		if p.measured() && !p.known() && p.failures == 0 && p.cost == 0 {
+		if p.measured() && !p.tried(now) {
 			return false
 		}
+		if p.id.part == PartLayer {
+			layers++
+			if !p.gone.IsZero() {
+				gone++
+			}
+		}
 	}
-	return true
+	return layers == 0 || gone < layers // else the host's folders are elsewhere
 }

@@ -480,3 +480,164 @@ func gather(t *testing.T, r prometheus.Registerer) map[string][]*dto.Metric {
 	}
 	return out
 }
+
+// TestWatcherWithoutItsHost: where every layer is missing while its container
+// is listed, the agent looks in the wrong place, and says so.
+func TestWatcherWithoutItsHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		missing := func(time.Duration) (Look, error) { return Look{}, fmt.Errorf("cannot walk: %w", ErrGone) }
+		one := s.add(app, missing)
+		s.add(container("quiet", "u-2", "app", "q"), missing)
+		o := s.options(t)
+		w := watch(t, o)
+		failures := func() float64 {
+			return gather(t, o.Registerer)["nodeagent_disk_measure_failures_total"][0].GetCounter().GetValue()
+		}
+		pass(9 * time.Second)
+		if n := failures(); n != 0 {
+			t.Errorf("%v failures in 9 s: a container may be about to go", n)
+		}
+		pass(30 * time.Second)
+		if failures() < 10 || w.Ready() {
+			t.Errorf("%v failures, ready %v; want failures and never ready", failures(), w.Ready())
+		}
+		s.looks[one.Layer.Upper] = still(5)
+		pass(10 * time.Second)
+		if !w.Ready() {
+			t.Error("not ready though a layer was measured")
+		}
+	})
+}
+
+// TestWatcherStaysReady: what comes later does not take readiness back.
+func TestWatcherStaysReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.add(app, still(5))
+		w := watch(t, s.options(t))
+		pass(5 * time.Second)
+		if !w.Ready() {
+			t.Fatal("not ready")
+		}
+		late := container("late", "u-3", "app", "l")
+		late.Layer = runtime.Layer{Snapshotter: "overlayfs", Key: "l", Upper: "/hung/l"}
+		s.cost["/hung/l"] = time.Hour
+		s.add(late, still(5))
+		pass(5 * time.Second)
+		if !w.Ready() {
+			t.Error("not ready any more, for a container that came later")
+		}
+	})
+}
+
+// TestWatcherReadyBesideAHungFileSystem: what hangs from the start is told of
+// by its metric, and does not keep the agent from being ready for ever.
+func TestWatcherReadyBesideAHungFileSystem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		hung := container("late", "u-3", "app", "l")
+		hung.Layer = runtime.Layer{Snapshotter: "overlayfs", Key: "l", Upper: "/hung/l"}
+		s.cost["/hung/l"] = time.Hour
+		s.add(hung, still(5))
+		w := watch(t, s.options(t))
+		pass(30 * time.Second)
+		if w.Ready() {
+			t.Error("ready before the first look ended")
+		}
+		pass(40 * time.Second)
+		if !w.Ready() {
+			t.Error("not ready after a minute")
+		}
+	})
+}
+
+// TestWatcherLetsGoOfGroups: a mount that no place is on any more is forgotten.
+func TestWatcherLetsGoOfGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		for i := range 3 {
+			c := container("p", fmt.Sprint("u-", i), "app", fmt.Sprint(i))
+			c.Layer = runtime.Layer{Snapshotter: "overlayfs", Key: "l", Upper: []string{"/a", "/layers/b", "/hung/c"}[i]}
+			s.add(c, still(1))
+		}
+		w := watch(t, s.options(t))
+		pass(5 * time.Second)
+		if len(w.groups) != 3 {
+			t.Errorf("%d groups, want 3", len(w.groups))
+		}
+		s.remove("1")
+		s.remove("2")
+		pass(5 * time.Second)
+		if len(w.groups) != 1 {
+			t.Errorf("%d groups, want 1", len(w.groups))
+		}
+	})
+}
+
+// remembering is a meter that follows folders.
+type remembering struct {
+	*stage
+	forgotten []string
+}
+
+func (r *remembering) Forget(upper string) { r.forgotten = append(r.forgotten, upper) }
+
+func labels(m *dto.Metric) map[string]string {
+	out := make(map[string]string)
+	for _, l := range m.GetLabel() {
+		out[l.GetName()] = l.GetValue()
+	}
+	return out
+}
+
+// TestWatcherTellsOfTheMethod: a look may be taken in another way than the
+// meter's own, may come later, may have found an error; a gone folder is forgotten.
+func TestWatcherTellsOfTheMethod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		c := s.add(app, func(since time.Duration) (Look, error) {
+			if since > 10*time.Second && since < 20*time.Second {
+				return Look{}, fmt.Errorf("cannot follow: %w", ErrLater)
+			}
+			l, err := still(5)(since)
+			l.Method = "walk"
+			l.Checked, l.Error = since > 30*time.Second, Usage{Bytes: -4096}
+			return l, err
+		})
+		o := s.options(t)
+		meter := &remembering{stage: s}
+		o.Meter = meter
+		w := watch(t, o)
+		pass(19 * time.Second)
+		m := gather(t, o.Registerer)
+		age := m["nodeagent_disk_measure_age_seconds"][0]
+		if got := labels(age)["method"]; got != "walk" || age.GetGauge().GetValue() < 8 {
+			t.Errorf("method %s, age %v; want a walk 9 s ago", got, age)
+		}
+		for _, f := range m["nodeagent_disk_measure_failures_total"] {
+			if f.GetCounter().GetValue() != 0 {
+				t.Errorf("failures %v, but later is none", f)
+			}
+		}
+		if got := w.Method(c); got != "walk" {
+			t.Errorf("method %q", got)
+		}
+		pass(15 * time.Second)
+		found := false
+		for _, h := range gather(t, o.Registerer)["nodeagent_disk_measure_error_bytes"] {
+			if labels(h)["method"] == "walk" {
+				n := h.GetHistogram().GetSampleCount()
+				found = n > 0 && h.GetHistogram().GetSampleSum() == float64(n)*4096
+			}
+		}
+		if !found {
+			t.Error("the error that a check found is not told")
+		}
+		s.remove(c.ID)
+		pass(2 * time.Second)
+		if len(meter.forgotten) != 1 || meter.forgotten[0] != c.Layer.Upper {
+			t.Errorf("forgotten %v", meter.forgotten)
+		}
+	})
+}

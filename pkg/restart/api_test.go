@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -24,11 +25,12 @@ type stage struct {
 	cluster      *cluster
 	kubelet      *kubelet
 	nodeA, nodeB string
+	name         string // of the story and of its namespace
 }
 
 func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
 	t.Helper()
-	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b"}
+	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b", name: name}
 	c.namespace(t, name)
 	k.register(t, name, s.nodeA, s.nodeB)
 	return s
@@ -72,6 +74,21 @@ func TestOnAPIServer(t *testing.T) {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"killed-elsewhere":   storyKilledElsewhere,
+		"killed-waiting":     storyKilledWaiting,
+		"cut-off":            storyCutOff,
+		"bad-api":            storyBadAPI,
+		"fenced":             storyFenced,
+		"fenced-agent":       storyFencedAgent,
+		"approver":           storyApprover,
+		"slots":              storySlots,
+		"slot-freed":         storySlotFreed,
+		"paused":             storyPaused,
+		"approval":           storyApproval,
+		"modes":              storyModes,
+		"windows":            storyWindows,
+		"ineffective":        storyIneffective,
+		"deleted-midway":     storyDeletedMidway,
 	}
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {
@@ -80,6 +97,9 @@ func TestOnAPIServer(t *testing.T) {
 				story(t, newStage(t, c, k, name), name)
 			})
 		}
+	})
+	t.Run("rounds", func(t *testing.T) {
+		storyRounds(t, newStage(t, c, k, "rounds"), "rounds")
 	})
 	t.Run("api-restart", func(t *testing.T) {
 		storyAPIRestart(t, newStage(t, c, k, "api-restart"), "api-restart")
@@ -95,8 +115,20 @@ type agent struct {
 
 func (s *stage) agent(t *testing.T, o Options) *agent {
 	t.Helper()
+	return s.agentVia(t, s.cluster.config, o)
+}
+
+// agentVia is one that reaches the API by a way of its own.
+func (s *stage) agentVia(t *testing.T, config *rest.Config, o Options) *agent {
+	t.Helper()
+	if o.Namespace == "" {
+		o.Namespace = s.name
+	}
+	if o.Limits == (Limits{}) {
+		o.Limits = Limits{1000, 1000, 1000}
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
-	c, err := NewClient(s.cluster.config, log)
+	c, err := NewClient(config, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +137,7 @@ func (s *stage) agent(t *testing.T, o Options) *agent {
 	a.requester = NewRequester(c, o, events, log)
 	a.controller = NewController(c, o, s.kubelet, events, NewMetrics(registry), log)
 	a.controller.poll = 100 * time.Millisecond
+	a.controller.guarded = s.name
 	return a
 }
 

@@ -26,7 +26,9 @@ func (c *Controller) apply(ctx context.Context, w World, s Step) error {
 		return c.copyPod(ctx, w, s)
 	case Bequeath:
 		return c.bequeath(ctx, w, s)
-	case Begin, Report, End:
+	case Admit:
+		return c.slots.take(ctx, w.Ledger, w.Restart)
+	case Queue, Begin, Report, Hand, End:
 		return c.writeStatus(ctx, w, s)
 	}
 	return nil
@@ -75,6 +77,11 @@ func (c *Controller) writeStatus(ctx context.Context, w World, s Step) error {
 		return fmt.Errorf("cannot write the status of Restart %s/%s: %w", after.Namespace, after.Name, err)
 	}
 	after.Status = status
+	if s.Action == End && (w.Ledger == nil || w.Ledger.holds(after)) {
+		if err := c.slots.keep(ctx, after, true); err != nil { // it is found to be over by those who wait
+			c.log.Warn("slot not given back", "restart", after.Name, "error", err)
+		}
+	}
 	c.tell(ctx, w, s, after)
 	return nil
 }

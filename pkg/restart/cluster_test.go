@@ -58,7 +58,8 @@ func startCluster(t *testing.T) *cluster {
 		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller,garbage-collector-controller,disruption-controller,"+
 			"endpointslice-controller,replicationcontroller-controller,job-controller",
 		"--kube-api-qps=200", "--kube-api-burst=400")
-	c.kubectl("apply", "-f", "../../manifests/base/crds")
+	c.kubectl("apply", "-f", "../../manifests/base/crds", "-f", "../../manifests/base/namespace.yaml", "-f", "../../manifests/base/fences.yaml")
+	c.kubectl("apply", "-n", "nodeagent", "-f", "../../manifests/base/rbac.yaml")
 	c.kubectl("wait", "--for=condition=Established", "crd/restarts.nodeagent.dev", "--timeout=60s")
 	return c
 }
@@ -100,7 +101,7 @@ func (c *cluster) startAPI() {
 		"--etcd-servers=http://127.0.0.1:"+strconv.Itoa(c.etcd),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+strconv.Itoa(c.port),
 		"--cert-dir="+c.file("certs"), "--service-cluster-ip-range=10.96.0.0/24",
-		"--token-auth-file="+c.file("tokens.csv"), "--authorization-mode=AlwaysAllow",
+		"--token-auth-file="+c.file("tokens.csv"), "--authorization-mode=RBAC", "--allow-privileged=true",
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		"--service-account-issuer=https://kubernetes.default", "--service-account-key-file="+c.file("service-account.key"),
 		"--service-account-signing-key-file="+c.file("service-account.key"))
@@ -210,4 +211,11 @@ func eventually(t *testing.T, within time.Duration, what string, so func() bool)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// anyVersion begins a watch at what the API server has in its cache. Without
+// it the server first waits until that is as new as etcd, which etcd 3.4
+// cannot tell where nothing of the kind is written meanwhile.
+func anyVersion() client.ListOption {
+	return &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}
 }

@@ -17,7 +17,7 @@ const (
 	CoolingDown OutcomeKind = "CoolingDown" // one ended not long ago; see Until
 	Gone        OutcomeKind = "Gone"        // the pod is gone or going: nothing to restart
 	Excluded    OutcomeKind = "Excluded"    // configuration forbids it
-	Observed    OutcomeKind = "Observed"    // it would have been made, but the mode is observe
+	Ineffective OutcomeKind = "Ineffective" // the last one did not help, and nobody has cleared that
 )
 
 // Outcome is what became of a Request.
@@ -40,7 +40,9 @@ func (o Outcome) sentence() string {
 		return "Restart " + o.Restart + " is on its way."
 	case CoolingDown:
 		return "Restart " + o.Restart + " ended not long ago: nothing more is done before " + o.Until.UTC().Format(time.RFC3339) + "."
-	case Gone, Excluded, Observed:
+	case Ineffective:
+		return "Restart " + o.Restart + " did not help: nothing more is done until somebody deletes it or asks for one."
+	case Gone, Excluded:
 	}
 	return ""
 }
@@ -70,6 +72,9 @@ func decide(existing *v1alpha1.Restart, want v1alpha1.RestartSpec, o Options, no
 	if want.Reason == v1alpha1.ReasonManual {
 		return Outcome{Kind: Renewed}
 	}
+	if ineffective(existing.Status.History, want) {
+		return Outcome{Kind: Ineffective}
+	}
 	if until := coolUntil(existing.Status.History, want, o); now.Before(until) {
 		return Outcome{Kind: CoolingDown, Until: until}
 	}
@@ -77,8 +82,8 @@ func decide(existing *v1alpha1.Restart, want v1alpha1.RestartSpec, o Options, no
 }
 
 // abandoned tells whether a Restart is asked for and nobody will take it up:
-// it names no node, or its node's agent had all the time in which it was to be
-// complete. It must not keep the workload from being restarted for ever. Taking
+// its node's agent, and the leader after it, had all the time in which it was
+// to be complete. It must not keep the workload from being restarted for ever. Taking
 // its place is safe: whoever takes it up after all finds that it was written
 // since, and that it is another node's.
 func abandoned(r *v1alpha1.Restart, now time.Time) bool {
@@ -89,7 +94,7 @@ func abandoned(r *v1alpha1.Restart, now time.Time) bool {
 	if r.Spec.RequestedAt.After(asked) {
 		asked = r.Spec.RequestedAt.Time
 	}
-	return r.Spec.Node == "" || now.Sub(asked) >= deadline(r)
+	return now.Sub(asked) >= deadline(r)
 }
 
 // coolUntil is when the cooldowns of all restarts that this one would repeat
@@ -102,7 +107,7 @@ func coolUntil(history []v1alpha1.RestartRecord, want v1alpha1.RestartSpec, o Op
 			continue
 		}
 		until := past.Finished.Add(o.Cooldown)
-		if past.Phase == v1alpha1.PhaseRefused {
+		if past.Phase == v1alpha1.PhaseRefused || past.Phase == v1alpha1.PhaseObserved {
 			until = past.Finished.Add(o.RefusedCooldown)
 		}
 		if until.After(latest) {

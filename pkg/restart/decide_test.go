@@ -131,7 +131,7 @@ func TestAbandoned(t *testing.T) {
 			},
 		}
 	}
-	cooling := asked("", 0)
+	cooling := asked("", defaultDeadline)
 	cooling.Generation, cooling.Status.ObservedGeneration = 2, 1
 	cooling.Status.Phase = v1alpha1.PhaseSucceeded
 	cooling.Status.History = []v1alpha1.RestartRecord{{Phase: v1alpha1.PhaseSucceeded, Finished: new(metav1.NewTime(noon()))}}
@@ -144,8 +144,9 @@ func TestAbandoned(t *testing.T) {
 	}{
 		{"just asked for by another node", asked(nodeB, time.Minute), Joined},
 		{"another node's, which may be gone", asked(nodeB, defaultDeadline), Renewed},
-		{"a person's, for no node", asked("", 0), Renewed},
-		{"a person's, for no node, in the cooldown", cooling, CoolingDown},
+		{"a person's, just now: the leader takes it", asked("", 0), Joined},
+		{"a person's, which no leader took", asked("", defaultDeadline), Renewed},
+		{"a person's, which no leader took, in the cooldown", cooling, CoolingDown},
 		{"taken up by another node", running, Joined},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -24,6 +24,10 @@ const (
 	EventStalled   = "RestartStalled"
 	EventFailed    = "RestartFailed"
 	EventRefused   = "RestartRefused"
+
+	EventWaits       = "RestartWaits"
+	EventIneffective = "RestartIneffective"
+	EventObserved    = "RestartObserved"
 )
 
 // Events writes Kubernetes Events. The same thing is told once an hour at

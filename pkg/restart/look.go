@@ -33,7 +33,10 @@ type looker struct {
 	options Options
 	layers  Layers // nil: nothing is known of any layer
 	written map[string]Written
-	until   time.Time // the deadline of the Restart, once it was found taken up
+	until   time.Time         // the deadline of the Restart, once it was found taken up
+	slots   *slots            // nil: nothing bounds how many restarts run
+	last    *v1alpha1.Restart // as it was last read; nil: it was not
+	kept    time.Time         // when the slot was last told to be alive
 }
 
 // mayGiveWay tells whether others may go before this Restart: nothing of it was
@@ -56,9 +59,14 @@ func (l *looker) look(ctx context.Context, key client.ObjectKey) (*World, error)
 		}
 		return nil, fmt.Errorf("cannot read Restart %s: %w", key, err)
 	}
-	w := &World{Now: l.options.Now(), Node: l.options.Node, Restart: &r}
-	if !active(&r) {
+	w := &World{Now: l.options.Now(), Node: l.options.Node, Restart: &r, ApprovalTimeout: l.options.ApprovalTimeout}
+	if !mine(&r, l.options.Node) {
 		return w, nil
+	}
+	if fresh(&r) || queued(&r) {
+		if goOn, err := l.gate(ctx, w); err != nil || !goOn {
+			return w, err
+		}
 	}
 	if !fresh(&r) && r.Status.Started != nil {
 		l.until = r.Status.Started.Add(deadline(&r))
@@ -68,6 +76,22 @@ func (l *looker) look(ctx context.Context, key client.ObjectKey) (*World, error)
 	}
 	l.weigh(w)
 	return w, nil
+}
+
+// gate reads what a Restart that was not begun depends on besides its
+// workload. It is false where it has to wait in any case.
+func (l *looker) gate(ctx context.Context, w *World) (goOn bool, err error) {
+	if unapproved(w.Restart) {
+		return false, nil
+	}
+	if l.slots == nil {
+		return true, nil
+	}
+	if w.Ledger, err = l.slots.read(ctx); err != nil {
+		return false, err
+	}
+	w.Waits, w.Again = waits(w.Restart, w.Ledger, l.options)
+	return fresh(w.Restart) || w.Waits == "", nil
 }
 
 // around reads what the next step of an active Restart depends on.
@@ -82,6 +106,11 @@ func (l *looker) around(ctx context.Context, w *World) error {
 		}
 	}
 	w.Fence = l.fence(w)
+	if fresh(r) || queued(r) {
+		if err := l.mode(ctx, w); err != nil {
+			return err
+		}
+	}
 	if m := w.method(); m == v1alpha1.MethodRelease || m == v1alpha1.MethodCopy {
 		if err := l.traffic(ctx, w); err != nil {
 			return err

@@ -22,6 +22,8 @@ func MetricTable() []Metric {
 		durationSecs:   {"nodeagent_restart_duration_seconds", "histogram", "Time from when a Restart was taken up to its end.", []string{"kind", "result"}},
 		freedBytes:     {"nodeagent_restart_freed_bytes_total", "counter", "Bytes that replaced pods had written on this node and that went with them.", nil},
 		activeRestarts: {"nodeagent_restart_active", "gauge", "Restarts this agent is carrying out at this moment.", nil},
+		leading:        {"nodeagent_restart_leader", "gauge", "1 while this agent leads: it takes the Restarts that have no holder.", nil},
+		takenOver:      {"nodeagent_restart_taken_over_total", "counter", "Restarts this agent took over, as leader, from a holder that gave no sign any more.", nil},
 		apiErrors:      {"nodeagent_restart_errors_total", "counter", "Steps of a Restart that failed and were tried again, by step.", []string{"step"}},
 	}
 }
@@ -31,6 +33,8 @@ const (
 	durationSecs
 	freedBytes
 	activeRestarts
+	leading
+	takenOver
 	apiErrors
 )
 
@@ -41,6 +45,9 @@ type Metrics struct {
 	freed    prometheus.Counter
 	active   prometheus.Gauge
 	errors   *prometheus.CounterVec
+
+	leads     prometheus.Gauge
+	takenOver prometheus.Counter
 }
 
 // NewMetrics makes the metrics of MetricTable and registers them.
@@ -60,7 +67,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		active: prometheus.NewGauge(prometheus.GaugeOpts{Name: t[activeRestarts].Name, Help: t[activeRestarts].Help}),
 		errors: prometheus.NewCounterVec(counter(t[apiErrors]), t[apiErrors].Labels),
 	}
-	reg.MustRegister(m.ended, m.duration, m.freed, m.active, m.errors)
+	m.leads = prometheus.NewGauge(prometheus.GaugeOpts{Name: t[leading].Name, Help: t[leading].Help})
+	m.takenOver = prometheus.NewCounter(counter(t[takenOver]))
+	reg.MustRegister(m.ended, m.duration, m.freed, m.active, m.errors, m.leads, m.takenOver)
 	return m
 }
 

@@ -18,7 +18,9 @@ type Action string
 // be repeated.
 const (
 	Rest   Action = "Rest"   // nothing more for this agent to do here
-	Begin  Action = "Begin"  // take the Restart up: holder, start, what there is now
+	Queue  Action = "Queue"  // take the Restart up, which has to wait: holder, since when, for what
+	Admit  Action = "Admit"  // take a slot
+	Begin  Action = "Begin"  // begin it: holder, start, what there is now
 	Stamp  Action = "Stamp"  // change the pod template, so that its controller rolls out
 	Evict  Action = "Evict"  // evict a pod, so that its controller makes another
 	Report Action = "Report" // write how it stands, and that the holder is alive
@@ -30,6 +32,7 @@ const (
 	Bequeath Action = "Bequeath" // make the copy an owner of the Restart, which would go with the old pod
 	Withdraw Action = "Withdraw" // take the labels off a pod by which Services select it
 	Restore  Action = "Restore"  // give a pod back the labels that were taken off it
+	Hand     Action = "Hand"     // hand the Restart on to the agent of the pod's node
 )
 
 // Step is the one thing to do next.
@@ -39,6 +42,7 @@ type Step struct {
 	Message  string         // how it stands, in a sentence
 	Replaced bool           // the new pods are Ready and the old ones gone
 	Pod      v1alpha1.PodReference
+	Again    time.Duration // after Wait: until the next look
 }
 
 const (
@@ -53,16 +57,33 @@ const (
 // Next decides the one step that follows from the world as it was read. It is
 // the whole life of a Restart:
 //
-//	(asked for) ──Begin──→ Pending ──Stamp, Evict, Release or Copy──→ Running ──→ Verifying ──→ Succeeded
-//	     └─→ Refused, Failed  └─→ Refused, Failed, Stalled                └────────────┴─→ Stalled, Failed
+//	(asked for) ──Queue──→ Approval, Pending ──Admit──┐
+//	(asked for) ──Admit───────────────────────────────┴──Begin──→ Pending ──Stamp, Evict, Release or Copy──→ Running ──→ Verifying ──→ Succeeded
+//	     └─→ Refused, Observed, Failed  └─→ Refused, Failed, Stalled                └────────────┴─→ Stalled, Failed, Ineffective
 //
 // What follows in Running, pod by pod, stands in podbypod.go.
 func Next(w World) Step {
+	s := next(w)
+	switch s.Action {
+	case Release, Withdraw, Restore:
+		// A pod's labels are for the agent of its node to change: that is all
+		// that its token allows.
+		if s.Pod.Node != "" && s.Pod.Node != w.Node {
+			return Step{
+				Action: Hand, Phase: w.Restart.Status.Phase, Pod: s.Pod,
+				Message: fmt.Sprintf("Pod %s is the next one: the agent of its node %s goes on.", s.Pod.Name, s.Pod.Node),
+			}
+		}
+	}
+	return s
+}
+
+func next(w World) Step {
 	if !mine(w.Restart, w.Node) {
 		return Step{Action: Rest}
 	}
-	if fresh(w.Restart) {
-		return begin(w)
+	if fresh(w.Restart) || queued(w.Restart) {
+		return enter(w)
 	}
 	if why := targetLost(w); why != "" {
 		return abandon(w, why)
@@ -92,7 +113,7 @@ func mine(r *v1alpha1.Restart, node string) bool {
 // known are the phases that Next goes on from. One that a later version wrote
 // is left to that version.
 func known(p v1alpha1.Phase) bool {
-	return p == v1alpha1.PhasePending || p == v1alpha1.PhaseRunning || p == v1alpha1.PhaseVerifying
+	return p == v1alpha1.PhaseApproval || p == v1alpha1.PhasePending || p == v1alpha1.PhaseRunning || p == v1alpha1.PhaseVerifying
 }
 
 func end(phase v1alpha1.Phase, message string) Step {
@@ -186,7 +207,7 @@ func verify(w World) Step {
 	if held := w.held(); held > 0 && w.Now.Before(done.LastTransitionTime.Add(releaseWait)) {
 		return waitOn(w, fmt.Sprintf("The old pods are gone; the space of %d is still held.", held))
 	}
-	return end(v1alpha1.PhaseSucceeded, success(w))
+	return succeeded(w)
 }
 
 func verifyPods(w World) Step {
@@ -203,7 +224,9 @@ func verifyPods(w World) Step {
 		return waitOn(w, fmt.Sprintf("The new pods are Ready; %d old ones are still terminating.", left))
 	}
 	if w.held() == 0 {
-		return Step{Action: End, Phase: v1alpha1.PhaseSucceeded, Replaced: true, Message: success(w)}
+		s := succeeded(w)
+		s.Replaced = true
+		return s
 	}
 	return Step{Action: Report, Phase: v1alpha1.PhaseVerifying, Replaced: true, Message: "The old pods are gone; their space is on its way."}
 }
@@ -241,7 +264,16 @@ func waitOn(w World, sentence string) Step {
 	if status.Renewed == nil || !w.Now.Before(status.Renewed.Add(renewEvery)) {
 		return report(status.Phase, sentence)
 	}
-	return Step{Action: Wait, Message: sentence}
+	return Step{Action: Wait, Message: sentence, Again: again(w.Now.Sub(status.Started.Time))}
+}
+
+// again is how long to wait until the next look: most restarts are over soon,
+// and one that is not has no use for being asked after every second.
+func again(running time.Duration) time.Duration {
+	if running < 30*time.Second {
+		return time.Second
+	}
+	return 5 * time.Second
 }
 
 func stalled(w World) Step {

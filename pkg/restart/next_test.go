@@ -187,7 +187,7 @@ Refused →
 // and rest again would ask the API server without a pause.
 func TestUnknownPhaseIsNotDue(t *testing.T) {
 	r := begun(KindDeployment).Restart
-	r.Status.Phase = "Approval"
+	r.Status.Phase = "Later"
 	if mine(r, nodeA) {
 		t.Error("it is due")
 	}

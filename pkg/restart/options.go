@@ -1,6 +1,7 @@
 package restart
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -13,7 +14,9 @@ type Mode string
 // The modes.
 const (
 	ModeAct     Mode = "act"     // make Restarts and carry them out
-	ModeObserve Mode = "observe" // say what would have been done, by Event
+	ModeApprove Mode = "approve" // a person has to approve each Restart
+	ModeObserve Mode = "observe" // say in the Restart what would have been done
+	ModeNever   Mode = "never"   // refuse them; by annotation alone
 )
 
 // Options is what a platform team decides about restarts. The zero value is
@@ -21,7 +24,10 @@ const (
 type Options struct {
 	// Node is the node this agent runs on. Required.
 	Node string
-	// Mode is act by default.
+	// Namespace is the agents' own, in which they keep their Leases. Default
+	// that of AgentPod, or nodeagent.
+	Namespace string
+	// Mode is act by default. Annotations of namespace and workload say otherwise.
 	Mode Mode
 	// ExcludedNamespaces are never touched.
 	ExcludedNamespaces []string
@@ -34,6 +40,17 @@ type Options struct {
 	RefusedCooldown time.Duration
 	// Deadline is written into each new Restart. Default ten minutes.
 	Deadline time.Duration
+	// ApprovalTimeout is for how long a Restart waits for a person's approval.
+	// Default four hours.
+	ApprovalTimeout time.Duration
+	// Limits bounds how many restarts run at once. Default 5 in the cluster, 2
+	// in a namespace, 30 begun within an hour.
+	Limits Limits
+	// Windows are when automatic restarts may begin. Default at any time.
+	Windows Windows
+	// Urgent is how soon a disk has to be full for a restart outside all
+	// windows. Default 0: the windows hold.
+	Urgent time.Duration
 	// AgentPod is the agent's own pod, which it never restarts. Zero when it
 	// runs in none.
 	AgentPod types.NamespacedName
@@ -45,6 +62,8 @@ const (
 	defaultCooldown        = time.Hour
 	defaultRefusedCooldown = 10 * time.Minute
 	defaultDeadline        = 10 * time.Minute
+	defaultApprovalTimeout = 4 * time.Hour
+	defaultNamespace       = "nodeagent"
 )
 
 func (o Options) withDefaults() Options {
@@ -60,6 +79,13 @@ func (o Options) withDefaults() Options {
 	o.RefusedCooldown = min(o.RefusedCooldown, o.Cooldown)
 	if o.Deadline == 0 {
 		o.Deadline = defaultDeadline
+	}
+	if o.Namespace == "" {
+		o.Namespace = cmp.Or(o.AgentPod.Namespace, defaultNamespace)
+	}
+	o.ApprovalTimeout = cmp.Or(o.ApprovalTimeout, defaultApprovalTimeout)
+	if o.Limits == (Limits{}) {
+		o.Limits = Limits{Cluster: 5, Namespace: 2, Hourly: 30}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -31,6 +31,7 @@ type Request struct {
 	Reason        v1alpha1.Reason
 	Message       string // the reason in a sentence for a person
 	AllowDowntime bool
+	FullAt        time.Time // when the disk will be full; zero: not known
 }
 
 // Requester turns Requests into Restarts. It may be used by several goroutines.
@@ -108,8 +109,6 @@ func (q *Requester) forbidden(pod *corev1.Pod) (OutcomeKind, string) {
 		return Excluded, fmt.Sprintf("Nothing is restarted: namespace %s is excluded.", pod.Namespace)
 	case q.options.AgentPod == types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}:
 		return Excluded, "Nothing is restarted: this is the agent itself."
-	case q.options.Mode == ModeObserve:
-		return Observed, "Nothing is restarted: the mode is observe."
 	}
 	return "", ""
 }
@@ -186,7 +185,7 @@ func (q *Requester) readRestart(ctx context.Context, key client.ObjectKey) (*v1a
 }
 
 func (q *Requester) spec(pod *corev1.Pod, own owner, r Request) v1alpha1.RestartSpec {
-	return v1alpha1.RestartSpec{
+	spec := v1alpha1.RestartSpec{
 		Target:        own.target,
 		Scope:         own.scope(),
 		Pod:           pod.Name,
@@ -198,6 +197,10 @@ func (q *Requester) spec(pod *corev1.Pod, own owner, r Request) v1alpha1.Restart
 		Deadline:      &metav1.Duration{Duration: q.options.Deadline},
 		RequestedAt:   metav1.NewMicroTime(q.options.Now()),
 	}
+	if !r.FullAt.IsZero() {
+		spec.FullAt = new(metav1.NewTime(r.FullAt))
+	}
+	return spec
 }
 
 func newRestart(namespace string, own owner, spec v1alpha1.RestartSpec) *v1alpha1.Restart {

@@ -24,7 +24,7 @@ func (r Right) String() string {
 }
 
 // Rights lists all that an agent asks of the API. manifests/base/rbac.yaml
-// grants exactly these; a test holds the two together.
+// grants exactly these and OwnRights; a test holds the two together.
 func Rights() []Right {
 	return []Right{
 		{"nodeagent.dev", "restarts", "", "get", "the lock of a workload: is one running, when did the last one end"},
@@ -52,6 +52,7 @@ func Rights() []Right {
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
+<<<<<<< HEAD
 		{"nodeagent.dev", "binaries", "", "list", "what is to be launched on this node"},
 		{"nodeagent.dev", "binaries", "", "watch", "what is to be launched on this node"},
 		{"nodeagent.dev", "binaries", "status", "patch", "the agent that leads sums up what the nodes report, and lets them change one after the other"},
@@ -64,7 +65,21 @@ func Rights() []Right {
 		{"coordination.k8s.io", "leases", "", "get", "which agent leads the updates of launched binaries"},
 		{"coordination.k8s.io", "leases", "", "create", "the first agent that leads"},
 		{"coordination.k8s.io", "leases", "", "update", "it leads on, or another does"},
+=======
+		{"", "namespaces", "", "get", "its annotations nodeagent.dev/restart (act, approve, observe or never) and nodeagent.dev/notify"},
+>>>>>>> sandbox
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
+	}
+}
+
+// OwnRights lists what the agent needs in its own namespace alone: the two
+// Leases by which all agents are one.
+func OwnRights() []Right {
+	return []Right{
+		{"coordination.k8s.io", "leases", "", "get", "which restarts run, whether all are paused, who leads the agents"},
+		{"coordination.k8s.io", "leases", "", "watch", "whether the leader is still there"},
+		{"coordination.k8s.io", "leases", "", "create", "the first agent makes them"},
+		{"coordination.k8s.io", "leases", "", "update", "a slot is taken, kept and given back; the leader stays the leader"},
 	}
 }
 

@@ -27,13 +27,15 @@ const (
 func followers(p v1alpha1.Phase) []v1alpha1.Phase {
 	switch p {
 	case "":
-		return []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseRefused, v1alpha1.PhaseFailed}
+		return []v1alpha1.Phase{v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRefused, v1alpha1.PhaseObserved, v1alpha1.PhaseFailed}
+	case v1alpha1.PhaseApproval:
+		return []v1alpha1.Phase{v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRefused, v1alpha1.PhaseObserved, v1alpha1.PhaseFailed}
 	case v1alpha1.PhasePending:
-		return []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseRefused, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
+		return []v1alpha1.Phase{v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseRefused, v1alpha1.PhaseObserved, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseRunning:
 		return []v1alpha1.Phase{v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseVerifying:
-		return []v1alpha1.Phase{v1alpha1.PhaseVerifying, v1alpha1.PhaseSucceeded, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
+		return []v1alpha1.Phase{v1alpha1.PhaseVerifying, v1alpha1.PhaseSucceeded, v1alpha1.PhaseIneffective, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	}
 	return nil
 }
@@ -57,8 +59,15 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 		return v1alpha1.RestartStatus{}, fmt.Errorf("cannot go from phase %q to %q", from, s.Phase)
 	}
 	status := *w.Restart.Status.DeepCopy()
-	if fresh(w.Restart) {
+	switch {
+	case s.Action == Queue:
+		status = queueStatus(w.Restart, w.Now)
+		status.Holder = w.Node
+	case fresh(w.Restart), queued(w.Restart) && s.Action != Report:
 		status = startStatus(w)
+	}
+	if s.Action == Hand {
+		status.Holder = s.Pod.Node
 	}
 	status.Phase, status.Message = s.Phase, cut(s.Message, maxMessage) // it may quote others, who have no bound
 	status.Renewed = new(metav1.NewMicroTime(w.Now))
@@ -78,6 +87,16 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 	return status, nil
 }
 
+// queueStatus is of a restart that was taken up and has to wait. One that
+// waited already goes on waiting.
+func queueStatus(r *v1alpha1.Restart, now time.Time) v1alpha1.RestartStatus {
+	status := v1alpha1.RestartStatus{ObservedGeneration: r.Generation, History: r.Status.History, Queued: new(metav1.NewTime(now))}
+	if queued(r) && r.Status.Queued != nil {
+		status.Queued = r.Status.Queued
+	}
+	return status
+}
+
 // startStatus is a restart's first, with what was before it kept as history.
 func startStatus(w World) v1alpha1.RestartStatus {
 	status := v1alpha1.RestartStatus{
@@ -85,6 +104,10 @@ func startStatus(w World) v1alpha1.RestartStatus {
 		Holder:             w.Node,
 		Started:            new(startTime(w)),
 		History:            w.Restart.Status.History,
+		Notified:           w.Restart.Status.Notified, // it says itself which generation it speaks of
+	}
+	if queued(w.Restart) {
+		status.Queued = w.Restart.Status.Queued
 	}
 	if w.Target == nil {
 		return status

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"context"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,6 +16,8 @@ func (c *Controller) tell(ctx context.Context, w World, s Step, r *v1alpha1.Rest
 	reason, kind := EventStarted, corev1.EventTypeNormal
 	switch s.Action {
 	case Begin:
+	case Queue:
+		reason = EventWaits
 	case End:
 		reason, kind = endReason(s.Phase)
 		c.metrics.end(r)
@@ -29,7 +32,7 @@ func (c *Controller) tell(ctx context.Context, w World, s Step, r *v1alpha1.Rest
 	for _, about := range affected(w, r) {
 		c.events.tell(ctx, event{
 			about: about, kind: kind, reason: reason, message: message,
-			once: string(r.UID) + r.Status.Started.UTC().String(),
+			once: string(r.UID) + strconv.FormatInt(r.Generation, 10),
 		})
 	}
 }
@@ -40,6 +43,10 @@ func endReason(p v1alpha1.Phase) (reason, kind string) {
 		return EventSucceeded, corev1.EventTypeNormal
 	case v1alpha1.PhaseStalled:
 		return EventStalled, corev1.EventTypeWarning
+	case v1alpha1.PhaseIneffective:
+		return EventIneffective, corev1.EventTypeWarning
+	case v1alpha1.PhaseObserved:
+		return EventObserved, corev1.EventTypeNormal
 	case v1alpha1.PhaseRefused:
 		return EventRefused, corev1.EventTypeWarning
 	}

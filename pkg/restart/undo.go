@@ -21,6 +21,9 @@ func undo(w World) (Step, bool) {
 	}
 	for i := range w.Pods {
 		p := &w.Pods[i]
+		if tried && p.Spec.NodeName != w.Node {
+			continue // the agent of its node had the time
+		}
 		if w.old(p) && w.handled(p) && p.DeletionTimestamp == nil && len(taken(p)) > 0 {
 			return Step{Action: Restore, Pod: podRecord(p)}, true
 		}

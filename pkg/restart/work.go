@@ -3,19 +3,39 @@ package restart
 import (
 	"context"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+// work carries one Restart out. Where that fails for long before anything was
+// begun it is left alone for a while.
+func (c *Controller) work(ctx context.Context, key client.ObjectKey) error {
+	for ctx.Err() == nil {
+		err := c.carryOut(ctx, key)
+		switch {
+		case errors.Is(err, errKilled):
+			return err
+		case err != nil && ctx.Err() == nil:
+			c.log.Warn("restart left for a while", "restart", key, "error", err)
+			sleep(ctx, longestWait)
+		case c.crew.leave(key):
+			return nil
+		}
+	}
+	return nil
+}
+
 // carryOut looks, decides and applies until there is nothing more for this
 // agent to do about one Restart. What fails is tried again, until the deadline
 // turns it into a stall; what cannot even be begun, or not even be ended as
-// stalled, gives way to others.
+// stalled, is an error.
 func (c *Controller) carryOut(ctx context.Context, key client.ObjectKey) error {
 	c.metrics.active.Inc()
 	defer c.metrics.active.Dec()
 	looker := newLooker(c.client, c.options, c.layers)
+	looker.slots = c.slots
 	retry, tries, trouble := newBackoff(), 0, ""
 	for ctx.Err() == nil {
 		step, err := c.step(ctx, looker, key, trouble)
@@ -23,7 +43,7 @@ func (c *Controller) carryOut(ctx context.Context, key client.ObjectKey) error {
 		case errors.Is(err, errKilled):
 			return err
 		case err != nil:
-			if tries++; tries >= giveWay && looker.mayGiveWay() {
+			if tries++; tries >= giveWay && looker.mayGiveWay() && !apierrors.IsConflict(err) {
 				return err
 			}
 			trouble = c.note(step.Action, err)
@@ -32,15 +52,28 @@ func (c *Controller) carryOut(ctx context.Context, key client.ObjectKey) error {
 		case step.Action == Rest:
 			return nil
 		case step.Action == Wait:
-			sleep(ctx, c.poll)
+			sleepOr(ctx, c.pause(step), c.crew.waker(key))
 		}
 		retry, tries, trouble = newBackoff(), 0, ""
 	}
 	return ctx.Err()
 }
 
+func (c *Controller) pause(s Step) time.Duration {
+	if c.poll > 0 {
+		return min(s.Again, c.poll)
+	}
+	return s.Again
+}
+
 // step is one turn: read the world, decide, write.
 func (c *Controller) step(ctx context.Context, l *looker, key client.ObjectKey, trouble string) (Step, error) {
+	select {
+	case <-ctx.Done():
+		return Step{Action: "Look"}, ctx.Err()
+	case c.looks <- struct{}{}:
+		defer func() { <-c.looks }()
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	w, err := l.look(ctx, key)
@@ -48,11 +81,16 @@ func (c *Controller) step(ctx context.Context, l *looker, key client.ObjectKey, 
 		return Step{Action: "Look"}, err
 	}
 	if w == nil {
-		return Step{Action: Rest}, nil
+		return Step{Action: Rest}, c.deleted(ctx, l)
 	}
+	l.last = w.Restart
 	w.Trouble = trouble
 	s := Next(*w)
-	if s.Action == Rest || s.Action == Wait {
+	if s.Action == Rest {
+		return s, nil
+	}
+	c.keepSlot(ctx, l, *w)
+	if s.Action == Wait {
 		return s, nil
 	}
 	if err := c.pass("before " + string(s.Action)); err != nil {
@@ -62,6 +100,27 @@ func (c *Controller) step(ctx context.Context, l *looker, key client.ObjectKey, 
 		return s, err
 	}
 	return s, c.pass("after " + string(s.Action))
+}
+
+// deleted gives back the slot of a Restart that somebody deleted.
+func (c *Controller) deleted(ctx context.Context, l *looker) error {
+	if l.last == nil {
+		return nil
+	}
+	return c.slots.keep(ctx, l.last, true)
+}
+
+// keepSlot tells now and then that a Restart's slot is alive. What fails is
+// done at the next step.
+func (c *Controller) keepSlot(ctx context.Context, l *looker, w World) {
+	if begun := !fresh(w.Restart) && w.Restart.Status.Started != nil; !begun || w.Now.Before(l.kept.Add(slotRenew)) {
+		return
+	}
+	if err := c.slots.keep(ctx, w.Restart, false); err != nil {
+		c.log.Warn("slot not renewed", "restart", w.Restart.Name, "error", err)
+		return
+	}
+	l.kept = w.Now
 }
 
 func (c *Controller) pass(moment string) error {
@@ -75,7 +134,7 @@ func (c *Controller) pass(moment string) error {
 // first, and the next look sees what.
 func (c *Controller) note(a Action, err error) (trouble string) {
 	c.metrics.errors.WithLabelValues(string(a)).Inc()
-	if apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) || a == Admit && apierrors.IsAlreadyExists(err) {
 		c.log.Debug("step lost a race", "step", a, "error", err)
 		return ""
 	}

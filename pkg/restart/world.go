@@ -27,6 +27,18 @@ type World struct {
 	// and Copy alone.
 	Services []corev1.Service
 	Slices   []discoveryv1.EndpointSlice
+	// Mode is what becomes of the Restart, and ModeSaid who said so. Read before
+	// it is begun.
+	Mode     Mode
+	ModeSaid string
+	// ApprovalTimeout is for how long it waits for an approval.
+	ApprovalTimeout time.Duration
+	// Ledger is what bounds the restarts of the cluster, read before it is
+	// begun; nil: nothing does. Waits says why it cannot be begun now, if so.
+	// One that has to wait longer is looked at without its workload.
+	Ledger *Ledger
+	Waits  string
+	Again  time.Duration // look again then
 	// Fence says why nothing of this target is restarted whatever its state;
 	// empty if it may be.
 	Fence string

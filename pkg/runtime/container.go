@@ -50,6 +50,10 @@ type Layer struct {
 	// zfs, devmapper and blockfile have a subvolume or a device); then only the
 	// snapshotter can tell how much it is. Empty too when the snapshot is gone.
 	Upper string
+	// Source is, where Upper is empty, the folder or file of the host that the
+	// snapshotter keeps the layer in, with what is the image's: native's
+	// folder, blockfile's image. Empty for a device, or when not known.
+	Source string
 }
 
 // Mount is a folder or file of the host that is bound into a container.

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -102,19 +103,35 @@ func (d *daemon) get(ctx context.Context, r ref) (*containersapi.Container, erro
 	return response.GetContainer(), nil
 }
 
-// upper returns the upper folder of a layer, or "" when it has none. A layer
-// that is gone is an error, errdefs.IsNotFound.
-func (d *daemon) upper(ctx context.Context, namespace string, layer Layer) (string, error) {
+// located completes a layer with where it is on the host. A layer that is gone
+// is an error, errdefs.IsNotFound.
+func (d *daemon) located(ctx context.Context, namespace string, layer Layer) (Layer, error) {
+	layer.Upper, layer.Source = "", ""
 	if layer.Snapshotter == "" || layer.Key == "" {
-		return "", nil
+		return layer, nil
 	}
 	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), d.timeout)
 	defer cancel()
 	mounts, err := d.client.SnapshotService(layer.Snapshotter).Mounts(ctx, layer.Key)
 	if err != nil {
-		return "", fmt.Errorf("cannot ask snapshotter %s for the mounts of %s: %w", layer.Snapshotter, layer.Key, err)
+		return layer, fmt.Errorf("cannot ask snapshotter %s for the mounts of %s: %w", layer.Snapshotter, layer.Key, err)
 	}
-	return upperFolder(layer.Snapshotter, mounts), nil
+	if layer.Upper = upperFolder(layer.Snapshotter, mounts); layer.Upper == "" {
+		layer.Source = sourceFolder(mounts)
+	}
+	return layer, nil
+}
+
+// usage asks a snapshotter how much a layer takes. It costs containerd a walk
+// where the layer is a folder.
+func (d *daemon) usage(ctx context.Context, namespace string, layer Layer) (snapshots.Usage, error) {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), usageTimeout*d.timeout)
+	defer cancel()
+	usage, err := d.client.SnapshotService(layer.Snapshotter).Usage(ctx, layer.Key)
+	if err != nil {
+		return usage, fmt.Errorf("cannot ask snapshotter %s for the usage of %s: %w", layer.Snapshotter, layer.Key, err)
+	}
+	return usage, nil
 }
 
 // pid returns the process id of a container's task, or 0 when no task runs.

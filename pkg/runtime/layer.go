@@ -31,6 +31,18 @@ func upperFolder(snapshotter string, mounts []mount.Mount) string {
 	return ""
 }
 
+// sourceFolder finds where the host keeps a layer that has no upper folder.
+func sourceFolder(mounts []mount.Mount) string {
+	for _, m := range mounts {
+		if !slices.Contains(m.Options, "ro") && !strings.HasPrefix(m.Source, "/dev/") {
+			if folder := hostFolder(m.Source); folder != "" {
+				return folder
+			}
+		}
+	}
+	return ""
+}
+
 func laysOver(snapshotter string) bool {
 	return snapshotter == "overlayfs" || snapshotter == "fuse-overlayfs"
 }

@@ -82,7 +82,7 @@ func identified(m *metrics, namespace string, record *containersapi.Container) f
 // moment of it: then it is gone, which is no failure.
 func complete(ctx context.Context, d *daemon, m *metrics, f *finding) {
 	c := &f.container
-	c.Layer.Upper, f.layerErr = d.upper(ctx, c.Namespace, c.Layer)
+	c.Layer, f.layerErr = d.located(ctx, c.Namespace, c.Layer)
 	if errdefs.IsNotFound(f.layerErr) {
 		// Either the container went too, or it lives on without its layer
 		// (somebody removed the snapshot under it).

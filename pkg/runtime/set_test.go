@@ -8,8 +8,8 @@ import (
 
 func TestSettle(t *testing.T) {
 	failed := errors.New("no answer")
-	seen := Container{ID: "c1", Namespace: "k8s.io", PID: 8, Layer: Layer{"overlayfs", "k", "/r/9/fs"}}
-	before := Container{ID: "c1", Namespace: "k8s.io", PID: 7, Layer: Layer{"overlayfs", "k", "/r/9/fs"}}
+	seen := Container{ID: "c1", Namespace: "k8s.io", PID: 8, Layer: Layer{"overlayfs", "k", "/r/9/fs", ""}}
+	before := Container{ID: "c1", Namespace: "k8s.io", PID: 7, Layer: Layer{"overlayfs", "k", "/r/9/fs", ""}}
 	with := func(c Container, change func(*Container)) Container { change(&c); return c }
 	noUpper := with(seen, func(c *Container) { c.Layer.Upper = "" })
 	noPID := with(seen, func(c *Container) { c.PID = 0 })

@@ -149,10 +149,9 @@ func (d *daemon) size(ctx context.Context, id committed) (int64, error) {
 // orphan completes an orphan's layer; without a folder when it is gone.
 func (d *daemon) orphan(ctx context.Context, id committed) (Layer, error) {
 	layer := Layer{Snapshotter: id.snapshotter, Key: id.name}
-	upper, err := d.upper(ctx, id.namespace, layer)
+	layer, err := d.located(ctx, id.namespace, layer)
 	if err != nil && !errdefs.IsNotFound(err) {
 		return Layer{}, err
 	}
-	layer.Upper = upper
 	return layer, nil
 }

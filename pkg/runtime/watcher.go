@@ -2,11 +2,14 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/containerd/errdefs"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -41,6 +44,10 @@ const (
 	// retryTime is when a container that could not be looked at is tried again.
 	retryTime = 5 * time.Second
 
+	// usageTimeout bounds the wait for a layer's usage: it may be a walk over
+	// millions of files.
+	usageTimeout = 12 // times Timeout
+
 	firstPause = 200 * time.Millisecond
 	maxPause   = 10 * time.Second
 )
@@ -52,6 +59,7 @@ type Watcher struct {
 	metrics *metrics
 	board   *board
 	now     func() time.Time
+	daemon  atomic.Pointer[daemon] // while containerd answers
 
 	// Of Run's goroutine alone.
 	known     set
@@ -105,6 +113,25 @@ func (c Config) complete() (Config, error) {
 // Containers returns what is known now. It never waits.
 func (w *Watcher) Containers() Snapshot { return w.board.read() }
 
+// ErrNoLayer tells that a layer's snapshot is gone.
+var ErrNoLayer = errors.New("layer is gone")
+
+// Usage asks a layer's snapshotter for the bytes and inodes that it takes, with
+// what is the image's where the snapshotter copies that. It may take as long as
+// containerd needs for a walk, and ErrNoLayer (wrapped) is told of a layer that
+// is gone.
+func (w *Watcher) Usage(ctx context.Context, namespace string, layer Layer) (size, inodes int64, err error) {
+	d := w.daemon.Load()
+	if d == nil {
+		return 0, 0, errors.New("cannot ask for a layer's usage: containerd is away")
+	}
+	usage, err := d.usage(ctx, namespace, layer)
+	if errdefs.IsNotFound(err) {
+		err = fmt.Errorf("%w: %w", ErrNoLayer, err)
+	}
+	return usage.Size, usage.Inodes, err
+}
+
 // Changed returns a channel that is closed at the next change. Take it before
 // reading Containers, and no change is missed however slow the reader is:
 // several become one. Any number of readers may wait.
@@ -143,6 +170,8 @@ func (w *Watcher) session(ctx context.Context) (followed bool, err error) {
 		w.metrics.failed(callConnect)
 		return false, err
 	}
+	w.daemon.Store(d)
+	defer w.daemon.Store(nil)
 	ctx, cancel := context.WithCancel(ctx)
 	backlog := newBacklog()
 	lost := make(chan error, 1)

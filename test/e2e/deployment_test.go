@@ -15,7 +15,9 @@ import (
 // over kept-alive connections, and none of its requests fails.
 func TestDeployment(t *testing.T) {
 	s := newStory(t, 4*time.Minute)
-	s.create(cluster.Deployment(s.namespace, "web", 3))
+	web := cluster.Deployment(s.namespace, "web", 3)
+	slowToEnd(&web.Spec.Template.Spec)
+	s.create(web)
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)
 

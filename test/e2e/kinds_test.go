@@ -139,8 +139,16 @@ func TestDaemonSetWhole(t *testing.T) {
 // released and replaced, and the Service never has fewer than before.
 func TestControllersWithoutOwner(t *testing.T) {
 	for kind, make := range map[string]func(namespace string) client.Object{
-		"ReplicaSet":            func(ns string) client.Object { return cluster.ReplicaSet(ns, "web", 2) },
-		"ReplicationController": func(ns string) client.Object { return cluster.ReplicationController(ns, "web", 2) },
+		"ReplicaSet": func(ns string) client.Object {
+			set := cluster.ReplicaSet(ns, "web", 2)
+			slowToEnd(&set.Spec.Template.Spec)
+			return set
+		},
+		"ReplicationController": func(ns string) client.Object {
+			rc := cluster.ReplicationController(ns, "web", 2)
+			slowToEnd(&rc.Spec.Template.Spec)
+			return rc
+		},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			s := newStory(t, 5*time.Minute)

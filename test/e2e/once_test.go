@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/test/cluster"
@@ -20,8 +22,11 @@ import (
 func TestTwoNodesOneRestart(t *testing.T) {
 	s := newStory(t, 4*time.Minute)
 	web := cluster.Deployment(s.namespace, "web", 4)
-	// The second agent has time to see its pod too before that is replaced.
+	// No pod goes in the first ten seconds, so the second agent sees its pod too.
 	web.Spec.MinReadySeconds = 10
+	web.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{
+		MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
+	}
 	web.Spec.Template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
 		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.DoNotSchedule,
 		LabelSelector: &metav1.LabelSelector{MatchLabels: web.Spec.Selector.MatchLabels},

@@ -37,7 +37,7 @@ func TestRights(t *testing.T) {
 	path, err := s.Lab(s.ctx, "audit-log")
 	s.must(err)
 	granted := sets.New[string]()
-	for _, r := range restart.Rights() {
+	for _, r := range append(restart.Rights(), restart.OwnRights()...) {
 		granted.Insert(r.String())
 	}
 	asked := map[string]int{}

@@ -19,8 +19,12 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 	if err != nil {
 		return err
 	}
+	// pkg/disk measures on file systems of each kind, in loop devices.
+	if err := installTools(ctx, []systemTool{{"mkfs.xfs", "xfsprogs"}, {"mkfs.btrfs", "btrfs-progs"}}, show); err != nil {
+		return err
+	}
 	debian := binaries{}
-	for _, name := range []string{"containerd-1.6", "prometheus"} {
+	for _, name := range []string{"containerd-1.6", "prometheus", "alertmanager"} {
 		if debian[name], err = fetch(ctx, p.cache, name, show); err != nil {
 			return err
 		}
@@ -49,6 +53,7 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 		{"NODEAGENT_TEST_CONTAINERD_2", containerd2},
 		{"NODEAGENT_TEST_KUBERNETES", bins["kubernetes"]},
 		{"NODEAGENT_TEST_ETCD", filepath.Join(bins["etcd"], "usr/bin")},
+		{"NODEAGENT_TEST_ALERTMANAGER", filepath.Join(debian["alertmanager"], "usr/bin/prometheus-alertmanager")},
 		{"NODEAGENT_TEST_PROMTOOL", filepath.Join(debian["prometheus"], "usr/bin/promtool")},
 	} {
 		fmt.Printf("export %s=%q\n", v[0], v[1])

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // the agent's image has no database of time zones
 
+	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -28,7 +31,7 @@ func DefaultConfig() *Config {
 			Namespaces: []string{"k8s.io"},
 		},
 		Disk: DiskConfig{
-			Reserve: "15%",
+			Reserve: ReserveOfKubelet,
 			Horizon: metav1.Duration{Duration: 30 * time.Minute},
 			Minimum: "64Mi",
 			CPU:     "2%",
@@ -38,6 +41,9 @@ func DefaultConfig() *Config {
 			Cooldown:          metav1.Duration{Duration: time.Hour},
 			Deadline:          metav1.Duration{Duration: 10 * time.Minute},
 			ExcludeNamespaces: []string{metav1.NamespaceSystem, metav1.NamespacePublic, "kube-node-lease"},
+			ApprovalTimeout:   metav1.Duration{Duration: 4 * time.Hour},
+			Limits:            RestartLimits{Cluster: 5, Namespace: 2, Hourly: 30},
+			Urgent:            metav1.Duration{Duration: 15 * time.Minute},
 		},
 		Launch: LaunchConfig{
 			Enabled:         No,
@@ -73,8 +79,13 @@ func (c *Config) Validate() field.ErrorList {
 	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
+<<<<<<< HEAD
 	errs = append(errs, c.Launch.validate(field.NewPath("launch"))...)
 	return append(errs, c.Restart.validate(field.NewPath("restart"))...)
+=======
+	errs = append(errs, c.Restart.validate(field.NewPath("restart"))...)
+	return append(errs, c.Notify.validate(field.NewPath("notify"))...)
+>>>>>>> sandbox
 }
 
 func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
@@ -125,7 +136,7 @@ func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {
 
 func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if _, _, err := ParseReserve(c.Reserve); err != nil {
+	if _, _, err := ParseReserve(c.Reserve); err != nil && c.Reserve != ReserveOfKubelet {
 		errs = append(errs, field.Invalid(at.Child("reserve"), c.Reserve, err.Error()))
 	}
 	if q, err := resource.ParseQuantity(c.Minimum); err != nil || q.Sign() < 0 {
@@ -142,8 +153,8 @@ func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 
 func (c *RestartConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if c.Mode != ModeAct && c.Mode != ModeObserve {
-		errs = append(errs, field.NotSupported(at.Child("mode"), c.Mode, []RestartMode{ModeAct, ModeObserve}))
+	if modes := []RestartMode{ModeAct, ModeApprove, ModeObserve}; !slices.Contains(modes, c.Mode) {
+		errs = append(errs, field.NotSupported(at.Child("mode"), c.Mode, modes))
 	}
 	if d := c.Cooldown.Duration; d < time.Second {
 		errs = append(errs, field.Invalid(at.Child("cooldown"), d.String(), "want at least 1s"))
@@ -155,6 +166,44 @@ func (c *RestartConfig) validate(at *field.Path) field.ErrorList {
 		if len(validation.IsDNS1123Label(ns)) > 0 {
 			errs = append(errs, field.Invalid(at.Child("excludeNamespaces").Index(i), ns, "want the name of a Kubernetes namespace"))
 		}
+	}
+	if d := c.ApprovalTimeout.Duration; d < time.Minute || d > 7*24*time.Hour {
+		errs = append(errs, field.Invalid(at.Child("approvalTimeout"), d.String(), "want between 1m and 168h"))
+	}
+	if d := c.Urgent.Duration; d < 0 || d > 7*24*time.Hour {
+		errs = append(errs, field.Invalid(at.Child("urgent"), d.String(), "want between 0s and 168h"))
+	}
+	errs = append(errs, c.Limits.validate(at.Child("limits"))...)
+	for i := range c.Windows {
+		errs = append(errs, c.Windows[i].validate(at.Child("windows").Index(i))...)
+	}
+	return errs
+}
+
+func (c *RestartLimits) validate(at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{{"cluster", c.Cluster}, {"namespace", c.Namespace}, {"hourly", c.Hourly}} {
+		// The most stands in one object: a few hundred bytes for each.
+		if limit.value < 1 || limit.value > 1000 {
+			errs = append(errs, field.Invalid(at.Child(limit.name), limit.value, "want between 1 and 1000"))
+		}
+	}
+	return errs
+}
+
+func (c *RestartWindow) validate(at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if _, err := cron.ParseStandard(c.Start); err != nil || strings.Contains(c.Start, "TZ=") || strings.HasPrefix(c.Start, "@every") {
+		errs = append(errs, field.Invalid(at.Child("start"), c.Start, "want a cron line of five fields such as 0 22 * * 1-5"))
+	}
+	if d := c.Duration.Duration; d < time.Minute || d > 7*24*time.Hour {
+		errs = append(errs, field.Invalid(at.Child("duration"), d.String(), "want between 1m and 168h"))
+	}
+	if _, err := time.LoadLocation(c.TimeZone); err != nil || c.TimeZone == "Local" {
+		errs = append(errs, field.Invalid(at.Child("timeZone"), c.TimeZone, "want a name of the time zone database, such as Europe/Berlin"))
 	}
 	return errs
 }
@@ -175,7 +224,10 @@ func absolute(at *field.Path, path string) field.ErrorList {
 	return nil
 }
 
-var errReserve = errors.New("want a percentage below 100% such as 15%, or a quantity such as 20Gi")
+// ReserveOfKubelet stands for what this node's kubelet evicts at.
+const ReserveOfKubelet = "kubelet"
+
+var errReserve = errors.New("want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi")
 
 // ParseReserve reads what has to stay free on a file system: a percentage of
 // its size (15%) or a quantity (20Gi). At least one of the two results is zero.

@@ -34,8 +34,13 @@ type Config struct {
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
 
+<<<<<<< HEAD
 	// launch says whether and how binaries are run from URLs.
 	Launch LaunchConfig `json:"launch,omitempty"`
+=======
+	// notify says who is told of restarts, besides the Events.
+	Notify NotifyConfig `json:"notify,omitempty"`
+>>>>>>> sandbox
 }
 
 // ContainerdConfig says where containers are told from.
@@ -50,8 +55,9 @@ type ContainerdConfig struct {
 // DiskConfig says when a container that writes is an offender.
 type DiskConfig struct {
 	// reserve is what has to stay free on a file system, as a percentage of its
-	// size (15%) or as a quantity (20Gi). The default is the kubelet's own
-	// imagefs.available.
+	// size (15%) or as a quantity (20Gi). The default, kubelet, is what this
+	// node's kubelet evicts at (nodefs.available and imagefs.available, the
+	// larger), or 15% where that cannot be read.
 	Reserve string `json:"reserve,omitempty"`
 
 	// horizon is how far ahead a full disk is an offence; 1m to 168h.
@@ -66,19 +72,23 @@ type DiskConfig struct {
 	CPU string `json:"cpu,omitempty"`
 }
 
-// RestartMode says what becomes of an offence.
+// RestartMode says what becomes of a Restart.
 type RestartMode string
 
 // The modes.
 const (
 	ModeAct     RestartMode = "act"     // the workload is restarted
+	ModeApprove RestartMode = "approve" // a person has to approve it
 	ModeObserve RestartMode = "observe" // it is told what would have been done
+	ModeNever   RestartMode = "never"   // it is refused; by annotation alone
 )
 
 // RestartConfig says how a workload is restarted.
 type RestartConfig struct {
-	// mode is act (the workload is restarted) or observe (an Event tells what
-	// would have been done).
+	// mode is act (the workload is restarted), approve (a person has to approve
+	// each restart) or observe (the Restart tells what would have been done).
+	// The annotation nodeagent.dev/restart of a namespace, and before that of a
+	// workload, says otherwise: act, approve, observe or never.
 	Mode RestartMode `json:"mode,omitempty"`
 
 	// cooldown is how long after a restart the same workload is left alone.
@@ -92,6 +102,48 @@ type RestartConfig struct {
 	// excludeNamespaces are Kubernetes namespaces in which nothing is ever
 	// restarted. A list of your own takes the place of the default one.
 	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty"`
+
+	// approvalTimeout is how long a Restart waits for a person's approval before
+	// it ends as Refused. 1m to 168h.
+	ApprovalTimeout metav1.Duration `json:"approvalTimeout,omitempty"`
+
+	// limits bounds how much is restarted at once in the whole cluster. Give all
+	// agents the same.
+	Limits RestartLimits `json:"limits,omitempty"`
+
+	// windows are when automatic restarts may begin, each with a start (cron's
+	// five fields), a duration and a timeZone (UTC by default). None: at any
+	// time.
+	Windows []RestartWindow `json:"windows,omitempty"`
+
+	// urgent is how soon a disk has to be full for a restart outside all windows.
+	// 0s: the windows hold whatever happens.
+	Urgent metav1.Duration `json:"urgent,omitempty"`
+}
+
+// RestartLimits bounds how much is restarted at once.
+type RestartLimits struct {
+	// cluster is how many restarts run at once in the whole cluster. At least 1.
+	Cluster int `json:"cluster,omitempty"`
+
+	// namespace is how many restarts run at once in one namespace. At least 1.
+	Namespace int `json:"namespace,omitempty"`
+
+	// hourly is how many automatic restarts begin within an hour in the whole
+	// cluster. At least 1.
+	Hourly int `json:"hourly,omitempty"`
+}
+
+// RestartWindow is a time at which automatic restarts may begin.
+type RestartWindow struct {
+	// start is when it opens, as a cron line of five fields: 0 22 * * 1-5.
+	Start string `json:"start,omitempty"`
+
+	// duration is for how long it is open. 1m to 168h.
+	Duration metav1.Duration `json:"duration,omitempty"`
+
+	// timeZone is a name of the IANA time zone database, such as Europe/Berlin.
+	TimeZone string `json:"timeZone,omitempty"`
 }
 
 // LaunchConfig says whether and how binaries are run from URLs.

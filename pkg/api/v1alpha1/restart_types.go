@@ -13,17 +13,19 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.target.kind.lowerAscii() + '-' + self.spec.target.name || size(self.spec.target.kind) + size(self.spec.target.name) > 252",message="a Restart is named KIND-NAME of its target in lower case (deployment-checkout): its name is the lock"
-// +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Stalled', 'Failed', 'Refused']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
+// +kubebuilder:validation:XValidation:rule="self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Succeeded', 'Ineffective', 'Stalled', 'Failed', 'Refused', 'Observed']",message="this Restart is being carried out: its spec cannot be changed before it has ended"
 // +kubebuilder:resource:path=restarts,scope=Namespaced,categories=nodeagent
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
-// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.target.kind`
-// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.target.name`
+// +kubebuilder:selectablefield:JSONPath=`.status.holder`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Freed",type=string,JSONPath=`.status.freed`
-// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.status.started`
-// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`,priority=1
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,priority=1
+// +kubebuilder:printcolumn:name="Asked",type=date,JSONPath=`.spec.requestedAt`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Scope",type=string,JSONPath=`.spec.scope`,priority=1
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.pod`,priority=1
+// +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder`,priority=1
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.spec.message`,priority=1
 type Restart struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -94,6 +96,11 @@ type RestartSpec struct {
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 
+	// fullAt is when the disk will be full if nothing is done, as far as it is
+	// known. One that will be full soon is not left to wait for a window.
+	// +optional
+	FullAt *metav1.Time `json:"fullAt,omitempty"`
+
 	// requestedAt is when this restart was asked for. Writing a later time into
 	// an ended Restart asks for the next one.
 	// +optional
@@ -151,24 +158,33 @@ const (
 
 // Phase is how far a Restart has come.
 //
-// +kubebuilder:validation:Enum=Pending;Running;Verifying;Succeeded;Stalled;Failed;Refused
+// +kubebuilder:validation:Enum=Approval;Pending;Running;Verifying;Succeeded;Ineffective;Stalled;Failed;Refused;Observed
 type Phase string
 
-// The phases. Succeeded, Stalled, Failed and Refused are ends.
+// The phases. Succeeded, Ineffective, Stalled, Failed, Refused and Observed are
+// ends.
 const (
-	PhasePending   Phase = "Pending"   // taken up or not, nothing was touched yet
+	PhaseApproval  Phase = "Approval"  // a person has to approve it; nothing was touched yet
+	PhasePending   Phase = "Pending"   // taken up or not, waiting for its turn perhaps; nothing was touched yet
 	PhaseRunning   Phase = "Running"   // the API was told, pods are being replaced
 	PhaseVerifying Phase = "Verifying" // the rollout is complete; the old pods are on their way out
 	PhaseSucceeded Phase = "Succeeded" // new pods Ready, old pods gone
 	PhaseStalled   Phase = "Stalled"   // not complete at the deadline; nothing more is done
 	PhaseFailed    Phase = "Failed"    // it can no longer be completed: the target is gone, say
-	PhaseRefused   Phase = "Refused"   // it would not have been clean; nothing was touched
+	PhaseRefused   Phase = "Refused"   // it would not have been clean, or was not allowed; nothing was touched
+
+	// PhaseIneffective is the end of one that succeeded and did not help: it
+	// freed nothing, or it was one too many in a day. Until a person clears it
+	// no further automatic restart of the workload is made.
+	PhaseIneffective Phase = "Ineffective"
+	// PhaseObserved is the end of one that says what would have been done.
+	PhaseObserved Phase = "Observed"
 )
 
 // Ended tells whether nothing more will happen in this phase.
 func (p Phase) Ended() bool {
 	switch p {
-	case PhaseSucceeded, PhaseStalled, PhaseFailed, PhaseRefused:
+	case PhaseSucceeded, PhaseIneffective, PhaseStalled, PhaseFailed, PhaseRefused, PhaseObserved:
 		return true
 	}
 	return false
@@ -192,8 +208,14 @@ type RestartStatus struct {
 	// +optional
 	Renewed *metav1.MicroTime `json:"renewed,omitempty"`
 
-	// started is when a holder first took it up. It is also the time that is
-	// written into the pod template, so a second holder finds what the first did.
+	// queued is when it was taken up, if it had to wait for its turn, a window,
+	// the end of a pause or an approval.
+	// +optional
+	Queued *metav1.Time `json:"queued,omitempty"`
+
+	// started is when its turn came. The deadline is counted from here. It is
+	// also the time that is written into the pod template, so a second holder
+	// finds what the first did.
 	// +optional
 	Started *metav1.Time `json:"started,omitempty"`
 
@@ -252,6 +274,39 @@ type RestartStatus struct {
 	// +kubebuilder:validation:MaxItems=500
 	// +optional
 	History []RestartRecord `json:"history,omitempty"`
+
+	// notified is what each receiver of the Config's notify was told last: the
+	// memory by which nothing is told twice.
+	// +optional
+	Notified map[string]NotifiedRecord `json:"notified,omitempty"`
+}
+
+// NotifyStage is what people are told of one restart, one after the other.
+//
+// +kubebuilder:validation:Enum=Seen;Approval;Restarting;Done;Failed;Observed
+type NotifyStage string
+
+// The stages. Done, Failed and Observed are ends.
+const (
+	NotifySeen       NotifyStage = "Seen"       // asked for
+	NotifyApproval   NotifyStage = "Approval"   // a person has to approve it
+	NotifyRestarting NotifyStage = "Restarting" // taken up
+	NotifyDone       NotifyStage = "Done"       // Succeeded
+	NotifyFailed     NotifyStage = "Failed"     // Stalled, Failed, Refused or Ineffective: a person is needed
+	NotifyObserved   NotifyStage = "Observed"   // it would have been done
+)
+
+// NotifiedRecord is what one receiver was told last.
+type NotifiedRecord struct {
+	// generation is the metadata.generation that the message spoke of.
+	Generation int64       `json:"generation"`
+	Stage      NotifyStage `json:"stage"`
+	// thread is what the receiver calls the first message, to which the next
+	// ones answer.
+	// +optional
+	Thread string `json:"thread,omitempty"`
+	// +optional
+	At *metav1.Time `json:"at,omitempty"`
 }
 
 // What a restart writes on pods.
@@ -267,8 +322,23 @@ const (
 	// AnnotationCopied is an annotation on a copy: when it was made. The
 	// cooldown of a pod without owner is counted from it.
 	AnnotationCopied = "nodeagent.dev/copied"
-	// AnnotationRestart is an annotation that people write on a workload.
+	// AnnotationRestart is an annotation that people write on a workload or a
+	// namespace: act, approve, observe or never.
 	AnnotationRestart = "nodeagent.dev/restart"
+	// AnnotationNotify is an annotation that people write on a workload or its
+	// namespace: the receivers that are told of its restarts, or none.
+	AnnotationNotify = "nodeagent.dev/notify"
+	// AnnotationApproved is an annotation that a person writes on a Restart in
+	// phase Approval. Its value is the Restart's metadata.generation, so that
+	// what was approved once does not approve the next. The API server asks
+	// that whoever writes it may `approve` restarts.
+	AnnotationApproved = "nodeagent.dev/approved"
+	// AnnotationPaused is an annotation on the Lease of the slots: while it is
+	// there, no restart is begun in the whole cluster. Its value says why.
+	AnnotationPaused = "nodeagent.dev/paused"
+	// AnnotationSlots is an annotation on the same Lease: which restarts run,
+	// and which were begun within the hour, as JSON.
+	AnnotationSlots = "nodeagent.dev/slots"
 )
 
 // TemplateRecord remembers a pod template.

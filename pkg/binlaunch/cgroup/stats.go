@@ -33,6 +33,15 @@ func (g *Group) Stats() Stats {
 	return g.statsV1()
 }
 
+// OOMKills is how many processes of the group the kernel has killed for want of
+// memory; nil if it does not tell.
+func (g *Group) OOMKills() *int64 {
+	if g.tree.v2 {
+		return number(g.keyed("memory", "memory.events"), "oom_kill")
+	}
+	return number(g.keyed("memory", "memory.oom_control"), "oom_kill")
+}
+
 func (g *Group) statsV2() Stats {
 	cpu, events := g.keyed("cpu", "cpu.stat"), g.keyed("memory", "memory.events")
 	s := Stats{

@@ -6,34 +6,46 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
 // watchDisk ends the task when its sandbox folder holds more than it may. It is
 // no hard bound: what is written between two looks is over it. The keeper does
 // it and not the agent, so that it holds while no agent runs.
 func (k *keeper) watchDisk() {
-	pause := time.Duration(max(k.plan.DiskEverySeconds, 1)) * time.Second
+	shortest := time.Duration(max(k.plan.DiskEverySeconds, 1)) * time.Second
+	pause, before := shortest, int64(-1)
 	for {
+		time.Sleep(pause)
 		begun := time.Now()
-		if k.diskUse() > k.plan.Disk {
+		use := k.diskUse()
+		if use > k.plan.Disk {
 			k.end("disk")
 			return
 		}
-		// A twentieth of a core at most, however many files there are.
-		time.Sleep(max(pause, 20*time.Since(begun)))
+		// A folder that rests is looked at less often; one of many files takes
+		// a twentieth of a core at most.
+		pause = max(nextPause(pause, shortest, use != before), 20*time.Since(begun))
+		before = use
 	}
+}
+
+// nextPause is pure.
+func nextPause(last, shortest time.Duration, grew bool) time.Duration {
+	if grew {
+		return shortest
+	}
+	const longest = 6
+	return min(2*last, longest*shortest)
 }
 
 // diskUse is what is allocated beneath the sandbox folder, and by files that
 // were deleted there and are still open, in bytes.
 func (k *keeper) diskUse() int64 {
 	var st unix.Stat_t
-	if unix.Fstat(plan.Sandbox, &st) != nil {
+	if unix.Fstat(k.files.sandbox, &st) != nil {
 		return 0
 	}
-	fd, err := unix.Openat(plan.Sandbox, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(k.files.sandbox, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"errors"
-	"os"
 	"runtime"
 	"strconv"
 	"time"
@@ -59,6 +58,11 @@ func start(p *plan.Plan, f files) (l launched) {
 	}
 	if m.landlock, err = ruleset(&p.Landlock); err != nil {
 		return fail(err)
+	}
+	if m.landlock >= 0 {
+		if m.landlock, err = high(m.landlock); err != nil {
+			return fail(err)
+		}
 	}
 	m.in, m.out, m.listen = f.null, f.out, f.listen
 	l.view, begun = time.Since(begun), time.Now()
@@ -121,7 +125,12 @@ func run(p *plan.Plan, f files, m *image) (pid, pidfd int, err error) {
 	if err := unix.Pipe2(wait[:], unix.O_CLOEXEC); err != nil {
 		return 0, -1, err
 	}
-	defer unix.Close(wait[0])
+	defer func() { _ = unix.Close(wait[0]) }()
+	for _, fd := range []*int{&failed[1], &wait[0]} {
+		if *fd, err = high(*fd); err != nil {
+			return 0, -1, err
+		}
+	}
 	m.failed = failed[1]
 	var flags uint64
 	if p.OwnUser {
@@ -173,8 +182,8 @@ func writeMaps(p *plan.Plan, pid int) error {
 	one := func(inner, outer uint32) []byte {
 		return []byte(strconv.FormatUint(uint64(inner), 10) + " " + strconv.FormatUint(uint64(outer), 10) + " 1\n")
 	}
-	if err := os.WriteFile(dir+"/uid_map", one(p.InnerUID, p.UID), 0); err != nil {
+	if err := writeFile(dir+"/uid_map", one(p.InnerUID, p.UID)); err != nil {
 		return err
 	}
-	return os.WriteFile(dir+"/gid_map", one(p.InnerGID, p.GID), 0)
+	return writeFile(dir+"/gid_map", one(p.InnerGID, p.GID))
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,105 +15,49 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
-// files are the descriptors a keeper works with.
-type files struct {
-	null, out int
-	cgroups   []int
-	listen    []int
-	oom       int // -1: none
-}
-
 // Main is the whole program; it returns its exit code.
 func Main() int {
-	p, f, err := begin()
+	unix.CloseOnExec(plan.Socket)
+	p, f, err := receive()
 	if err != nil {
 		return refuse(err)
 	}
+	if p == nil {
+		return 0 // it was not needed
+	}
+	begun := now()
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return refuse(err)
 	}
-	f.out = pipe[1]
+	if f.out, err = high(pipe[1]); err != nil {
+		return refuse(err)
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
 	l := launch(p, f)
-	_ = unix.Close(pipe[1])
+	_ = unix.Close(f.out)
 	if l.err != nil {
 		return refuse(l.err)
 	}
 	for _, fd := range append(append([]int{f.null}, f.cgroups...), f.listen...) {
 		_ = unix.Close(fd)
 	}
+	k := &keeper{plan: p, files: f, task: l.pid, proc: l.proc}
 	told := toldOf(l)
-	if err := write(plan.StartedFile, told); err != nil {
+	told[plan.KeyMain] = begun
+	if err := k.write(plan.StartedFile, told); err != nil {
 		_ = unix.Kill(l.pid, unix.SIGKILL)
 		return refuse(err)
 	}
-	_, _ = unix.Write(plan.Status, told.Lines())
-	_ = unix.Close(plan.Status)
-	k := &keeper{plan: p, task: l.pid, proc: l.proc}
-	return k.keep(pipe[0], f.oom, signals)
-}
-
-// begin reads the plan and closes all descriptors to programs executed later.
-func begin() (*plan.Plan, files, error) {
-	f := files{oom: -1}
-	unix.CloseOnExec(plan.Status)
-	for fd := plan.Input; fd < plan.First; fd++ {
-		unix.CloseOnExec(fd)
-	}
-	var err error
-	raw, err := readAll(plan.Input)
-	if err != nil {
-		return nil, f, errors.Join(errors.New("cannot read the plan"), err)
-	}
-	_ = unix.Close(plan.Input)
-	p, err := plan.Decode(raw)
-	if err != nil {
-		return nil, f, err
-	}
-	next := plan.First
-	take := func(n int) (all []int) {
-		for range n {
-			// High numbers, so that the task's 0, 1, 2, 3… are free to be set.
-			fd, err2 := unix.FcntlInt(uintptr(next), unix.F_DUPFD_CLOEXEC, 100)
-			if err2 != nil {
-				err = err2
-			}
-			_ = unix.Close(next)
-			all = append(all, fd)
-			next++
-		}
-		return all
-	}
-	f.cgroups, f.listen = take(p.Cgroups), take(p.Listen)
-	if p.OOMEvents {
-		f.oom = take(1)[0]
-	}
-	null, err2 := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	f.null = null
-	if !p.OwnPids {
-		// What the task leaves behind comes to the keeper, not to process 1.
-		err2 = errors.Join(err2, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
-	}
-	return p, f, errors.Join(err, err2)
-}
-
-func readAll(fd int) ([]byte, error) {
-	var all []byte
-	b := make([]byte, 16<<10)
-	for {
-		n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b) })
-		if err != nil || n == 0 {
-			return all, err
-		}
-		all = append(all, b[:n]...)
-	}
+	_, _ = unix.Write(plan.Socket, told.Lines())
+	_ = unix.Close(plan.Socket)
+	return k.keep(pipe[0], signals)
 }
 
 // refuse tells the agent why there is no task.
 func refuse(err error) int {
-	_, _ = unix.Write(plan.Status, plan.Told{plan.KeyError: strings.ReplaceAll(err.Error(), "\n", ": ")}.Lines())
+	_, _ = unix.Write(plan.Socket, plan.Told{plan.KeyError: strings.ReplaceAll(err.Error(), "\n", ": ")}.Lines())
 	return 1
 }
 
@@ -131,14 +74,14 @@ func toldOf(l launched) plan.Told {
 }
 
 func hostPid(pidfd int) string {
-	b, _ := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	b := readFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
 	_, after, _ := strings.Cut(string(b), "\nPid:\t")
 	pid, _, _ := strings.Cut(after, "\n")
 	return pid
 }
 
 func startTime(pid string) string {
-	b, _ := os.ReadFile("/proc/" + pid + "/stat")
+	b := readFile("/proc/" + pid + "/stat")
 	_, after, _ := strings.Cut(string(b), ") ")
 	const field = 22 - 3 // starttime; the one after the name is the third
 	if fields := strings.Fields(after); len(fields) > field {
@@ -150,8 +93,8 @@ func startTime(pid string) string {
 func now() string { return strconv.FormatInt(time.Now().UnixNano(), 10) }
 
 // write makes a file in the state folder, whole or not at all.
-func write(name string, t plan.Told) error {
-	fd, err := unix.Openat(plan.State, name+".new", unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+func (k *keeper) write(name string, t plan.Told) error {
+	fd, err := unix.Openat(k.files.state, name+".new", unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -159,19 +102,20 @@ func write(name string, t plan.Told) error {
 	if err = errors.Join(err, unix.Close(fd)); err != nil {
 		return err
 	}
-	return unix.Renameat(plan.State, name+".new", plan.State, name)
+	return unix.Renameat(k.files.state, name+".new", k.files.state, name)
 }
 
 // keeper watches one task to its end.
 type keeper struct {
 	plan   *plan.Plan
+	files  files
 	task   int
 	proc   int
 	reason atomic.Pointer[string] // why the keeper itself ended the task
 }
 
-func (k *keeper) keep(output, oom int, signals <-chan os.Signal) int {
-	pump := newPump(output, k.plan)
+func (k *keeper) keep(output int, signals <-chan os.Signal) int {
+	pump := newPump(output, k.files.output, k.plan)
 	go pump.run()
 	go func() {
 		for s := range signals {
@@ -180,13 +124,12 @@ func (k *keeper) keep(output, oom int, signals <-chan os.Signal) int {
 			}
 		}
 	}()
-	if oom >= 0 {
-		go k.watchOOM(oom)
+	if k.files.oom >= 0 {
+		go k.watchOOM(k.files.oom)
 	}
 	if k.plan.Disk > 0 {
 		go k.watchDisk()
 	}
-	debug.FreeOSMemory() // what starting took
 	status := k.wait()
 	k.endOthers()
 	dropped := pump.finish()
@@ -201,9 +144,9 @@ func (k *keeper) keep(output, oom int, signals <-chan os.Signal) int {
 	}
 	// The state folder is in memory; when even that is full, the place of
 	// whatever was kept of the start will do.
-	if write(plan.ExitFile, told) != nil {
-		_ = unix.Unlinkat(plan.State, plan.StartedFile, 0)
-		if write(plan.ExitFile, told) != nil {
+	if k.write(plan.ExitFile, told) != nil {
+		_ = unix.Unlinkat(k.files.state, plan.StartedFile, 0)
+		if k.write(plan.ExitFile, told) != nil {
 			return 1
 		}
 	}

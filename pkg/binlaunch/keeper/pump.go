@@ -13,6 +13,7 @@ import (
 // dropped and counted, since a program must not hang because of its log.
 type pump struct {
 	pipe    int
+	folder  int
 	stop    [2]int
 	done    chan struct{}
 	max     int64
@@ -22,8 +23,8 @@ type pump struct {
 	dropped int64
 }
 
-func newPump(pipe int, p *plan.Plan) *pump {
-	return &pump{pipe: pipe, stop: newStop(), done: make(chan struct{}), max: p.OutputMax, files: p.OutputFiles, out: -1}
+func newPump(pipe, folder int, p *plan.Plan) *pump {
+	return &pump{pipe: pipe, folder: folder, stop: newStop(), done: make(chan struct{}), max: p.OutputMax, files: p.OutputFiles, out: -1}
 }
 
 func newStop() (p [2]int) {
@@ -85,7 +86,7 @@ func (p *pump) put(b []byte) {
 }
 
 func (p *pump) open() bool {
-	fd, err := unix.Openat(plan.Output, plan.OutputName, unix.O_CREAT|unix.O_APPEND|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
+	fd, err := unix.Openat(p.folder, plan.OutputName, unix.O_CREAT|unix.O_APPEND|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return false
 	}
@@ -108,10 +109,10 @@ func (p *pump) rotate() {
 		return plan.OutputName + "." + strconv.Itoa(n)
 	}
 	if p.files <= 1 {
-		_ = unix.Unlinkat(plan.Output, plan.OutputName, 0)
+		_ = unix.Unlinkat(p.folder, plan.OutputName, 0)
 		return
 	}
 	for n := p.files - 1; n > 0; n-- {
-		_ = unix.Renameat(plan.Output, name(n-1), plan.Output, name(n))
+		_ = unix.Renameat(p.folder, name(n-1), p.folder, name(n))
 	}
 }

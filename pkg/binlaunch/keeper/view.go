@@ -29,7 +29,7 @@ func makeView(steps []plan.Step) error {
 	return nil
 }
 
-var names = [...]string{"", "mount", "folder", "file", "link", "device", "read-only", "pivot to", "copy"} //nolint:gochecknoglobals // a constant table
+var names = [...]string{"", "mount", "folder", "file", "link", "device", "read-only", "pivot to"} //nolint:gochecknoglobals // a constant table
 
 func step(s *plan.Step) error {
 	switch s.Op {
@@ -58,8 +58,6 @@ func step(s *plan.Step) error {
 		return unix.MountSetattr(unix.AT_FDCWD, s.Target, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: s.Flags})
 	case plan.Pivot:
 		return pivot(s.Target)
-	case plan.Copy:
-		return copyFile(s)
 	}
 	return errors.New("this keeper does not know the step")
 }
@@ -88,19 +86,6 @@ func pivot(root string) error {
 		return err
 	}
 	return unix.Chdir("/")
-}
-
-// copyFile is for small files that a mount each would cost more than.
-func copyFile(s *plan.Step) error {
-	b, err := os.ReadFile(s.Source)
-	if err != nil {
-		return err
-	}
-	const most = 1 << 20
-	if len(b) > most {
-		return errors.New("it is too large")
-	}
-	return os.WriteFile(s.Target, b, os.FileMode(s.Mode)) //nolint:gosec // what the task may read
 }
 
 // find resolves a command as execvp does, in the task's own view. It does not

@@ -28,6 +28,9 @@ func (l *Launcher) Attach(ctx context.Context) ([]*Task, error) {
 	var tasks []*Task
 	var errs error
 	for _, e := range entries {
+		if e.Name() == etcFolder {
+			continue
+		}
 		t, err := l.attach(ctx, filepath.Join(l.o.State, e.Name()), e.Name())
 		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("cannot attach to %s: %w", e.Name(), err))

@@ -250,6 +250,6 @@ func override(env, above []string) []string {
 	return out
 }
 
-func placesOf(state string, s Spec) places {
-	return places{view: filepath.Join(state, "view"), sandbox: s.Dir, work: s.Dir + ".work", program: s.Root}
+func placesOf(state, etc string, s Spec) places {
+	return places{view: filepath.Join(state, "view"), sandbox: s.Dir, work: s.Dir + ".work", program: s.Root, etc: etc}
 }

@@ -46,8 +46,10 @@ type Launcher struct {
 	facts   facts
 	tree    *cgroup.Tree
 	filter  []byte
+	etc     *etc
 	null    *os.File
-	keepers []*os.File // entrances of the keepers' cgroup
+	ready   chan spawned // keepers that wait
+	keepers []*os.File   // entrances of the keepers' cgroup
 
 	mu    sync.Mutex
 	uids  map[uint32]bool
@@ -83,9 +85,11 @@ func New(o Options) (*Launcher, error) {
 	if err := os.MkdirAll(o.State, 0o711); err != nil {
 		return nil, fmt.Errorf("cannot make the tasks' state folder: %w", err)
 	}
+	l.etc = newEtc(filepath.Join(o.State, etcFolder), o.HostRoot)
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
+	l.ready = make(chan spawned, idle)
 	return l, l.knowUIDs()
 }
 
@@ -113,6 +117,10 @@ func (o Options) defaulted() Options {
 func (l *Launcher) Close() error {
 	l.end()
 	l.tasks.Wait()
+	for len(l.ready) > 0 {
+		s := <-l.ready
+		s.dismiss()
+	}
 	errs := l.null.Close()
 	for _, f := range l.keepers {
 		errs = errors.Join(errs, f.Close())
@@ -143,7 +151,10 @@ func (l *Launcher) Start(ctx context.Context, s Spec) (*Task, Record, error) {
 }
 
 func (l *Launcher) start(ctx context.Context, s Spec, state string, own uint32, begun time.Time) (*Task, error) {
-	at := placesOf(state, s)
+	if err := l.etc.refresh(l.facts.host); err != nil {
+		return nil, err
+	}
+	at := placesOf(state, l.etc.folder, s)
 	b, err := build(s, at, l.facts, l.tree.V2(), own, l.filter)
 	if err != nil {
 		return nil, err
@@ -250,23 +261,49 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	}
 	ctx, stop := context.WithTimeout(ctx, startWithin)
 	defer stop()
-	sp, err := l.spawn(p, slices.Concat(files, s.Files, oom))
+	sp, err := l.hand(p, slices.Concat(files, s.Files, oom))
 	if err != nil {
 		return err
 	}
-	t.record.Phases["keeper"] = time.Since(mark)
+	defer l.refill()
+	spawnedAt := time.Now()
+	t.record.Phases["keeper"] = spawnedAt.Sub(mark)
 	told, err := sp.hear(ctx)
 	if err != nil {
 		_ = unix.Kill(sp.pid, unix.SIGKILL)
 		reap(sp.pid)
 		return errors.Join(err, unix.Close(sp.pidfd))
 	}
+	t.record.Phases["boot"] = time.Unix(0, told.Int(plan.KeyMain)).Sub(spawnedAt)
+	t.record.Phases["tell"] = time.Since(time.Unix(0, told.Int(plan.KeyAt)))
 	t.record.Phases["view"] = time.Duration(told.Int(plan.KeyView))
 	t.record.Phases["exec"] = time.Duration(told.Int(plan.KeyExec))
 	t.record.Phases["all"] = time.Since(begun)
 	t.take(told)
 	l.watch(t, sp.pidfd, sp.pid)
 	return nil
+}
+
+// hand gives the plan to a keeper. One that waited may have been killed: then
+// another one is started.
+func (l *Launcher) hand(p *plan.Plan, files []*os.File) (spawned, error) {
+	s, err := l.keeper(p.OwnPids)
+	if err != nil {
+		return s, err
+	}
+	if err := s.send(p, files); err == nil {
+		return s, nil
+	}
+	_ = unix.Kill(s.pid, unix.SIGKILL)
+	s.dismiss()
+	if s, err = l.spawn(p.OwnPids); err != nil {
+		return s, err
+	}
+	if err := s.send(p, files); err != nil {
+		s.dismiss()
+		return s, err
+	}
+	return s, nil
 }
 
 func closeAll(files []*os.File) {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,46 +14,78 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
-// spawned is a keeper that was started and has not told anything yet.
+// spawned is a keeper that waits for its plan.
 type spawned struct {
 	pid    int
 	pidfd  int
-	status *os.File
+	socket int
 }
 
-// spawn starts a keeper with the plan, in the keepers' cgroup and the host's
-// namespaces. files are the descriptors from plan.State on.
-func (l *Launcher) spawn(p *plan.Plan, files []*os.File) (spawned, error) {
-	input, err := memory("plan", p.Encode())
-	if err != nil {
-		return spawned{}, fmt.Errorf("cannot hand the plan over: %w", err)
-	}
-	defer input.Close() //nolint:errcheck // in memory
-	read, write, err := os.Pipe()
-	if err != nil {
-		return spawned{}, fmt.Errorf("cannot hear of the keeper: %w", err)
-	}
-	defer write.Close() //nolint:errcheck // the keeper has its own
-	all := append([]*os.File{l.null, write, l.null, input}, files...)
-	fds := make([]uintptr, len(all))
-	for i, f := range all {
-		if fds[i], err = number(f); err != nil {
-			return spawned{}, errors.Join(fmt.Errorf("cannot pass %s on: %w", f.Name(), err), read.Close())
+// idle is how many keepers wait for a plan: a launch then costs nothing of a
+// program's start. Each holds some 2 MiB.
+const idle = 1
+
+// keeper gives one that waits, or starts one.
+func (l *Launcher) keeper(ownPids bool) (spawned, error) {
+	if ownPids {
+		select {
+		case s := <-l.ready:
+			return s, nil
+		default:
 		}
 	}
+	return l.spawn(ownPids)
+}
+
+// refill starts a keeper for the next launch.
+func (l *Launcher) refill() {
+	l.tasks.Go(func() {
+		if len(l.ready) >= idle || l.stop.Err() != nil {
+			return
+		}
+		s, err := l.spawn(true)
+		if err != nil {
+			return // the next launch says why
+		}
+		select {
+		case l.ready <- s:
+		default:
+			s.dismiss()
+		}
+	})
+}
+
+// dismiss ends a keeper that has no plan.
+func (s spawned) dismiss() {
+	_ = unix.Close(s.socket)
+	reap(s.pid)
+	_ = unix.Close(s.pidfd)
+}
+
+// spawn starts a keeper in the keepers' cgroup and the host's namespaces.
+func (l *Launcher) spawn(ownPids bool) (spawned, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return spawned{}, fmt.Errorf("cannot talk to the keeper: %w", err)
+	}
+	defer unix.Close(pair[1]) //nolint:errcheck // the keeper has its own
+	null := l.null.Fd()
 	pidfd := -1
 	attr := &syscall.ProcAttr{
-		// One processor is enough for what a keeper does, and holds less.
-		Env: []string{"GOMAXPROCS=1", "GOGC=20", "GOTRACEBACK=none"}, Files: fds, Dir: "/",
+		// One processor is enough for what a keeper does, and holds less. It
+		// collects no garbage before there is some to speak of, and does not ask
+		// its cgroup how many processors it may use.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=4MiB", "GOTRACEBACK=none", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Files: []uintptr{null, null, null, uintptr(pair[1])}, Dir: "/",
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
-	if p.OwnPids {
+	if ownPids {
 		attr.Sys.Cloneflags = unix.CLONE_NEWPID
 	}
 	if l.tree.V2() {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.keepers[0].Fd())
 	}
-	s := spawned{status: read}
+	s := spawned{socket: pair[0]}
 	err = onThread(func() error {
 		if err := l.o.Namespaces.enter(); err != nil {
 			return err
@@ -69,10 +102,37 @@ func (l *Launcher) spawn(p *plan.Plan, files []*os.File) (spawned, error) {
 		return err
 	})
 	if err != nil {
-		return s, errors.Join(fmt.Errorf("cannot start the keeper: %w", err), read.Close())
+		return s, errors.Join(fmt.Errorf("cannot start the keeper: %w", err), unix.Close(pair[0]))
 	}
 	s.pidfd = pidfd
 	return s, nil
+}
+
+// send gives the keeper its plan and descriptors.
+func (s spawned) send(p *plan.Plan, files []*os.File) error {
+	fds := make([]int, len(files))
+	for i, f := range files {
+		n, err := number(f)
+		if err != nil {
+			return fmt.Errorf("cannot pass %s on: %w", f.Name(), err)
+		}
+		fds[i] = int(n)
+	}
+	raw := p.Encode()
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
+	// The keeper takes descriptors with the first bytes; MSG_NOSIGNAL, for it
+	// may have been killed while it waited.
+	if err := unix.Sendmsg(s.socket, head, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("cannot hand the plan over: %w", err)
+	}
+	for len(raw) > 0 {
+		n, err := unix.SendmsgN(s.socket, raw, nil, nil, unix.MSG_NOSIGNAL)
+		if err != nil {
+			return fmt.Errorf("cannot hand the plan over: %w", err)
+		}
+		raw = raw[n:]
+	}
+	return nil
 }
 
 // number is a file's descriptor. Unlike Fd it leaves the file as it is: a
@@ -85,28 +145,14 @@ func number(f *os.File) (fd uintptr, err error) {
 	return fd, raw.Control(func(n uintptr) { fd = n })
 }
 
-// memory is an unnamed file that holds b.
-func memory(name string, b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(b); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
 // hear waits for what the keeper tells of the launch.
 func (s spawned) hear(ctx context.Context) (plan.Told, error) {
-	defer s.status.Close() //nolint:errcheck // it was only read
+	_ = unix.SetNonblock(s.socket, true)
+	socket := os.NewFile(uintptr(s.socket), "keeper")
+	defer socket.Close() //nolint:errcheck // it was only read
 	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(s.pid, unix.SIGKILL) })
 	defer stop()
-	raw, err := io.ReadAll(s.status)
+	raw, err := io.ReadAll(socket)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("cannot wait for the task's start: %w", ctx.Err())
 	}

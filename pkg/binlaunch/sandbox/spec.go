@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/cgroup"
@@ -97,7 +96,7 @@ func (s Spec) defaulted() Spec {
 
 func (s Spec) validate(allowPrivileged bool) error {
 	switch {
-	case !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString(s.ID):
+	case !validID(s.ID):
 		return fmt.Errorf("the id %q must be 1 to 128 letters, digits, '.', '_', '-'", s.ID)
 	case !clean(s.Dir):
 		return fmt.Errorf("the sandbox folder %q must be an absolute path without ':', ',' and line breaks", s.Dir)
@@ -118,6 +117,19 @@ func (s Spec) validate(allowPrivileged bool) error {
 		}
 	}
 	return nil
+}
+
+// validID: it names folders and a cgroup.
+func validID(id string) bool {
+	if len(id) == 0 || len(id) > 128 || strings.ContainsRune("._-", rune(id[0])) {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("._-", rune(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // clean: overlayfs takes its folders as one string of options.

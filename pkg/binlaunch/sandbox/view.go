@@ -14,6 +14,7 @@ type places struct {
 	sandbox string
 	work    string // overlayfs' scratch, beside the sandbox
 	program string // "": none
+	etc     string // copies of the host's files that programs need
 }
 
 // view gives the steps that make what a task sees, and the sandbox's path in it.
@@ -40,10 +41,12 @@ const (
 func isolatedView(at places, f facts) []plan.Step {
 	b := builder{root: at.view}
 	b.mount("tmpfs", "", "tmpfs", unix.MS_NOSUID, "size=4m,mode=755")
-	for _, dir := range []string{"/etc", "/proc", "/dev", "/dev/shm", "/tmp", "/run", "/var", "/sandbox"} {
+	for _, dir := range []string{"/proc", "/dev", "/dev/shm", "/tmp", "/run", "/var", "/sandbox"} {
 		b.add(plan.Step{Op: plan.Folder, Target: dir, Mode: 0o755})
 	}
 	b.add(plan.Step{Op: plan.Link, Source: "/tmp", Target: "/var/tmp"})
+	b.add(plan.Step{Op: plan.Folder, Target: "/etc", Mode: 0o755})
+	b.add(plan.Step{Op: plan.Mount, Source: at.etc, Target: "/etc", Flags: unix.MS_BIND | readOnly})
 	for _, h := range f.host {
 		b.host(h)
 	}
@@ -119,10 +122,11 @@ func (b *builder) host(h hostPath) {
 	case hostLink:
 		b.add(plan.Step{Op: plan.Link, Source: h.link, Target: h.path})
 	case hostFolder:
-		b.add(plan.Step{Op: plan.Folder, Target: h.path, Mode: 0o755})
+		if filepath.Dir(h.path) == "/" { // those in /etc are made with it
+			b.add(plan.Step{Op: plan.Folder, Target: h.path, Mode: 0o755})
+		}
 		b.add(plan.Step{Op: plan.Mount, Source: h.path, Target: h.path, Flags: unix.MS_BIND | readOnly, Optional: true})
-	case hostFile:
-		b.add(plan.Step{Op: plan.Copy, Source: h.path, Target: h.path, Mode: 0o444, Optional: true})
+	case hostFile: // a copy in /etc
 	}
 }
 

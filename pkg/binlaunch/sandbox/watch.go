@@ -53,7 +53,7 @@ func (t *Task) ended() {
 	if err != nil {
 		t.l.o.Log.Error("cannot read how a task ended", "task", t.id, "err", err)
 	}
-	t.exit = exitOf(told, t.group.Stats().OOMKills)
+	t.exit = exitOf(told, t.group.OOMKills())
 	close(t.done)
 }
 

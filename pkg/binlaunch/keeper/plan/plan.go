@@ -68,7 +68,6 @@ const (
 	Device               // Target Mode Dev
 	Seal                 // Target and all mounts beneath it become read-only
 	Pivot                // Target becomes /, the old root goes
-	Copy                 // Source Target: a small file of the host
 )
 
 // Step is one of them. Flags may hold MS_*; for Mount with MS_BIND and other
@@ -85,17 +84,20 @@ type Step struct {
 	Optional bool // the source may be missing
 }
 
-// Descriptors that a keeper starts with. Cgroups, then listening sockets, then
-// the OOM eventfd follow from First on.
+// Socket is the descriptor that a keeper starts with: on it comes the length of
+// the plan (4 bytes, big endian), with it all descriptors, and the plan. Until
+// then the keeper waits, so that one can be ready before it is needed; when the
+// socket is closed instead, it ends. It answers with Told.
+const Socket = 3
+
+// The descriptors that come with the plan, in this order; the cgroups', the
+// listening sockets and the OOM eventfd follow.
 const (
-	Status  = 1 + iota // a pipe: what became of the launch
-	_                  // standard error
-	Input              // the Plan
-	State              // the task's state folder
-	Output             // the folder of its output
-	Sandbox            // its sandbox folder
-	Lock               // the state folder's lock, held
-	First
+	State   = iota // the task's state folder
+	Output         // the folder of its output
+	Sandbox        // its sandbox folder
+	Lock           // the state folder's lock, held
+	Fixed          // how many these are
 )
 
 // Files in the state folder.

@@ -11,16 +11,15 @@ type Told map[string]string
 
 // Keys of Told.
 const (
-	KeyError   = "error"   // the launch failed: why
-	KeyKeeper  = "keeper"  // pid on the host
-	KeyTask    = "task"    // pid on the host
-	KeyStart   = "start"   // the keeper's start time, in clock ticks since boot
-	KeyTStart  = "tstart"  // the task's
-	KeyAt      = "at"      // when, in nanoseconds since 1970
-	KeyMissing = "missing" // what was not enforced, separated by tabs
-	KeyView    = "view"    // nanoseconds: namespaces and mounts
-	KeyExec    = "exec"    // nanoseconds: clone until execve succeeded
-	KeyBoot    = "boot"    // nanoseconds: the keeper's own start until main
+	KeyError   = "error"  // the launch failed: why
+	KeyKeeper  = "keeper" // pid on the host
+	KeyTask    = "task"   // pid on the host
+	KeyStart   = "start"  // the keeper's start time, in clock ticks since boot
+	KeyTStart  = "tstart" // the task's
+	KeyAt      = "at"     // when, in nanoseconds since 1970
+	KeyView    = "view"   // nanoseconds: namespaces and mounts
+	KeyExec    = "exec"   // nanoseconds: clone until execve succeeded
+	KeyMain    = "main"   // when the keeper began, in nanoseconds since 1970
 	KeyCode    = "code"
 	KeySignal  = "signal"
 	KeyReason  = "reason"  // why the keeper ended the task: "disk", "oom"

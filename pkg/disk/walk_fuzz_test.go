@@ -1,0 +1,98 @@
+//go:build linux
+
+package disk
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
+)
+
+// FuzzWalk makes a tree of what a container might do, and compares the walk
+// with a simple count of every name.
+func FuzzWalk(f *testing.F) {
+	f.Add([]byte("\x00a\x02b\x30\x03c\x04d\x05e\x06f\x01\x02log\xff\x07"))
+	f.Add([]byte("\x00\xff\xfe\x00\n\x00 \x02...\x10\x03..a\x01\x01\x01\x05x"))
+	f.Add(bytes.Repeat([]byte("\x00d"), 80)) // deeper than openFolders
+	f.Add(bytes.Repeat([]byte("\x02n\x00\x01\x00m\x03l"), 20))
+	walker := NewWalker("/")
+	f.Fuzz(func(t *testing.T, script []byte) {
+		root, err := os.MkdirTemp("/dev/shm", "walk")
+		must(t, err)
+		defer func() { must(t, os.RemoveAll(root)) }()
+		act(root, script)
+		look, err := walker.Measure(context.Background(), Target{Layer: runtime.Layer{Upper: root}})
+		must(t, err)
+		if want := count(t, root); look.Usage != want {
+			t.Errorf("usage %+v, a count says %+v", look.Usage, want)
+		}
+		for _, it := range look.Files {
+			if info, err := os.Lstat(filepath.Join(root, it.Path)); err == nil && !info.Mode().IsRegular() {
+				t.Errorf("%q is told as a file", it.Path)
+			}
+		}
+	})
+}
+
+// act does what the script says, one byte for what, one for how much, the name
+// up to the next byte below 8. What cannot be done is not done.
+func act(root string, script []byte) {
+	dir, last := root, ""
+	for ops := 0; len(script) > 1 && ops < 200; ops++ {
+		what := script[0]
+		script = script[1:]
+		end := bytes.IndexFunc(script, func(r rune) bool { return r < 8 })
+		if end < 0 {
+			end = len(script)
+		}
+		name := string(bytes.ReplaceAll(script[:min(end, 255)], []byte("/"), []byte("_")))
+		script = script[end:]
+		if name == "." || name == ".." {
+			name += "_"
+		}
+		path := filepath.Join(dir, name)
+		switch {
+		case what == 1 && dir != root:
+			dir = filepath.Dir(dir)
+		case name == "":
+		case what == 0 && len(path) < 3500 && os.Mkdir(path, 0o755) == nil:
+			dir = path
+		case what == 2 && os.WriteFile(path, make([]byte, 100*len(name)), 0o600) == nil:
+			last = path
+		case what == 3:
+			_ = os.Link(last, path)
+		case what == 4:
+			_ = os.Symlink("/", path)
+		case what == 5:
+			_ = unix.Mkfifo(path, 0o600)
+		case what == 6:
+			_ = os.Truncate(last, int64(len(name))<<20)
+		case what == 7:
+			_ = os.Remove(last)
+		}
+	}
+}
+
+func count(t *testing.T, root string) (u Usage) {
+	seen := make(map[uint64]bool)
+	must(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil || seen[st.Ino] {
+			return err
+		}
+		seen[st.Ino] = true
+		u.Bytes += st.Blocks * 512
+		u.Inodes++
+		return nil
+	}))
+	return u
+}
