@@ -67,11 +67,8 @@ func metrics(string) ([]byte, error) {
 		"An emptyDir that several containers of a pod mount stands in the series of each: " +
 		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
-<<<<<<< HEAD
 	table(out, "Launched binaries (pkg/binlaunch); with launch.enabled", launches)
-=======
 	table(out, "Telling people (pkg/notify); of the agent that leads", told)
->>>>>>> sandbox
 	out.WriteString(metricsTail)
 	return out.Bytes(), nil
 }

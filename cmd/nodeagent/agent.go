@@ -91,14 +91,12 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
-<<<<<<< HEAD
 	if launch != nil {
 		g.Go(func() error { return launch.run(ctx) })
-=======
+	}
 	if events != nil {
 		defer events.Close()
 		g.Go(func() error { events.Run(ctx); return nil })
->>>>>>> sandbox
 	}
 	if api == nil {
 		g.Go(func() error { return logOffences(ctx, disks, log) })

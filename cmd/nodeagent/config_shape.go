@@ -18,13 +18,10 @@ import (
 // there: what a file may hold, and an example of each value.
 func configShape() (any, error) {
 	cfg := v1alpha1.DefaultConfig()
-<<<<<<< HEAD
-	cfg.APIVersion, cfg.Kind, cfg.Node, cfg.Launch.Cgroup = v1alpha1.GroupVersion().String(), "Config", "node-1", "nodeagent"
-=======
 	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
 	cfg.Notify = v1alpha1.ExampleNotify()
 	cfg.Restart.Windows = []v1alpha1.RestartWindow{{Start: "0 22 * * 1-5", Duration: metav1.Duration{Duration: 8 * time.Hour}, TimeZone: "Europe/Berlin"}}
->>>>>>> sandbox
+	cfg.Launch.Cgroup = "nodeagent"
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

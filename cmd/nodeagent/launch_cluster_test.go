@@ -139,21 +139,19 @@ type launchNode struct {
 	kill  func()
 }
 
-// program builds nodeagent and its keeper, and returns the folder.
+// buildProgram builds nodeagent, which is what fetches, and returns where it is.
 func buildProgram(t *testing.T) string {
 	t.Helper()
-	folder := t.TempDir()
-	for name, pkg := range map[string]string{"nodeagent": ".", "nodeagent-keeper": "../nodeagent-keeper"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(folder, name), pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	program := filepath.Join(t.TempDir(), "nodeagent")
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	return folder
+	return program
 }
 
-func (a *api) node(name, programs, root string) *launchNode {
+func (a *api) node(name, program, root string) *launchNode {
 	a.t.Helper()
 	log := slog.New(slog.NewTextHandler(a.t.Output(), nil)).With("node", name)
 	cfg := v1alpha1.DefaultConfig()
@@ -173,7 +171,7 @@ func (a *api) node(name, programs, root string) *launchNode {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	l, err := newLaunchParts(cfg, o, filepath.Join(programs, "nodeagent"), pods, prometheus.NewRegistry(), log)
+	l, err := newLaunchParts(cfg, o, program, pods, prometheus.NewRegistry(), log)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -214,7 +212,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	if testing.Short() || os.Getuid() != 0 {
 		t.Skip("needs root and a real API server")
 	}
-	a, programs := startAPIServer(t), buildProgram(t)
+	a, program := startAPIServer(t), buildProgram(t)
 	script := []byte("echo runs $1; exec sleep 1000\n")
 	sum := sha256.Sum256(script)
 	digest := hex.EncodeToString(sum[:])
@@ -233,7 +231,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 		}
 		a.do(fmt.Sprintf(nodeObject, name), "create", "-f", "-")
 		roots[name] = root
-		nodes[name] = a.node(name, programs, root)
+		nodes[name] = a.node(name, program, root)
 	}
 	update := "  update: {deadline: 3s}\n  roles: [\"*\"]"
 	a.do(sleeper(url, digest, "one", update), "apply", "-f", "-")
@@ -259,8 +257,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	if now := a.get("binaryinstance/sleeper.node-a", "{.status.pid}"); now != pid {
 		t.Errorf("pid %s, was %s", now, pid)
 	}
-	reopened := reopen(t, a, programs, roots["node-a"])
-	nodes["node-a"] = reopened
+	nodes["node-a"] = a.node("node-a", program, roots["node-a"])
 	a.eventually(60*time.Second, "both nodes run the second", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
@@ -300,11 +297,6 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 			}
 		}
 	}
-}
-
-func reopen(t *testing.T, a *api, programs, root string) *launchNode {
-	t.Helper()
-	return a.node("node-a", programs, root)
 }
 
 // What the API server says of a Binary that cannot be used is what the command

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/binary"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/parts"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
@@ -36,8 +37,12 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (*parts.Fe
 	if err != nil {
 		return nil, nil, err
 	}
+	keeper, err := binary.Open()
+	if err != nil {
+		return nil, nil, err
+	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: filepath.Join(filepath.Dir(self), "nodeagent-keeper"), HostRoot: cfg.HostRoot, CgroupParent: cfg.Launch.Cgroup,
+		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: keeper.Path(), HostRoot: cfg.HostRoot, CgroupParent: cfg.Launch.Cgroup,
 		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Log: log,
 	})
 	if err != nil {

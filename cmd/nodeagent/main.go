@@ -13,20 +13,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-<<<<<<< HEAD
+	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 func main() {
-	fetch.ChildMain() // this program is also the confined process that fetches
-	os.Exit(execute(os.Args[1:]))
-=======
-	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
-)
-
-func main() {
+	fetch.ChildMain() // the confined process that fetches is this program once more
 	os.Exit(execute(os.Args))
->>>>>>> sandbox
 }
 
 // execute runs one command line, the program's name first, and returns the
@@ -76,11 +69,7 @@ func newRootCommand() *cobra.Command {
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-<<<<<<< HEAD
-	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), newVersionCommand(),
+	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), plugin.New(), newVersionCommand(),
 		newLaunchCommand(), newPsCommand(), newLogsCommand(), newStopCommand(), newInspectCommand())
-=======
-	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), plugin.New(), newVersionCommand())
->>>>>>> sandbox
 	return root
 }

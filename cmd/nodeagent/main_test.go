@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
-	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -23,9 +22,6 @@ const asProgram = "NODEAGENT_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	fetch.ChildMain()
-	if os.Args[0] == "nodeagent-keeper" {
-		os.Exit(keeper.Main())
-	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(execute(os.Args))
 	}

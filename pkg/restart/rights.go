@@ -52,7 +52,6 @@ func Rights() []Right {
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
-<<<<<<< HEAD
 		{"nodeagent.dev", "binaries", "", "list", "what is to be launched on this node"},
 		{"nodeagent.dev", "binaries", "", "watch", "what is to be launched on this node"},
 		{"nodeagent.dev", "binaries", "status", "patch", "the agent that leads sums up what the nodes report, and lets them change one after the other"},
@@ -62,12 +61,7 @@ func Rights() []Right {
 		{"nodeagent.dev", "binaryinstances", "status", "patch", "how it stands on this node"},
 		{"", "nodes", "", "list", "this node's role"},
 		{"", "nodes", "", "watch", "this node's role"},
-		{"coordination.k8s.io", "leases", "", "get", "which agent leads the updates of launched binaries"},
-		{"coordination.k8s.io", "leases", "", "create", "the first agent that leads"},
-		{"coordination.k8s.io", "leases", "", "update", "it leads on, or another does"},
-=======
 		{"", "namespaces", "", "get", "its annotations nodeagent.dev/restart (act, approve, observe or never) and nodeagent.dev/notify"},
->>>>>>> sandbox
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}
 }

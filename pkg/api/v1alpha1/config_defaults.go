@@ -79,13 +79,9 @@ func (c *Config) Validate() field.ErrorList {
 	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
-<<<<<<< HEAD
 	errs = append(errs, c.Launch.validate(field.NewPath("launch"))...)
-	return append(errs, c.Restart.validate(field.NewPath("restart"))...)
-=======
 	errs = append(errs, c.Restart.validate(field.NewPath("restart"))...)
 	return append(errs, c.Notify.validate(field.NewPath("notify"))...)
->>>>>>> sandbox
 }
 
 func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {

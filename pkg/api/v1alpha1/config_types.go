@@ -34,13 +34,11 @@ type Config struct {
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
 
-<<<<<<< HEAD
 	// launch says whether and how binaries are run from URLs.
 	Launch LaunchConfig `json:"launch,omitempty"`
-=======
+
 	// notify says who is told of restarts, besides the Events.
 	Notify NotifyConfig `json:"notify,omitempty"`
->>>>>>> sandbox
 }
 
 // ContainerdConfig says where containers are told from.
