@@ -66,7 +66,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	var launch *launchParts
 	var local []func(*http.ServeMux)
 	var routes []route
-	if cfg.Launch.Enabled == v1alpha1.Yes {
+	if cfg.Launch.Enabled {
 		var pods *nodePods
 		if api != nil {
 			pods = api.pods

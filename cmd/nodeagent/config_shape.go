@@ -52,6 +52,10 @@ func mismatches(at *field.Path, file, shape any) field.ErrorList {
 		return unlikeItems(at, items, want[0])
 	case string:
 		return unlikeText(at, file, want)
+	case bool:
+		if _, ok := file.(bool); !ok {
+			return invalid(at, file, "want true or false")
+		}
 	case float64:
 		if n, ok := file.(float64); !ok || n != float64(int64(n)) {
 			return invalid(at, file, fmt.Sprintf("want a whole number such as %v", want))

@@ -67,7 +67,7 @@ func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodeP
 		Node: cfg.Node, Host: hostAddress(), Folder: filepath.Join(cfg.Launch.Root, "units"),
 		Fetcher: fetcher, Launcher: launcher, Range: ports.Range{First: first, Last: last},
 		Network: hostNetwork(cfg), Proc: filepath.Join(cfg.HostRoot, "proc"),
-		AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Logger: log,
+		AllowPrivileged: cfg.Launch.AllowPrivileged, Logger: log,
 	}
 	if !o.standalone {
 		if l.kube, err = kubeConfig(o.kubeconfig); err != nil {

@@ -48,7 +48,7 @@ func openAnswer(ctx context.Context, socket, method, path string, body io.Reader
 		return nil, fmt.Errorf("cannot read the agent's answer: %w", err)
 	}
 	if res.StatusCode == http.StatusNotFound && strings.Contains(string(text), "404 page") {
-		return nil, errors.New("this node's agent launches nothing: set launch.enabled to yes in its configuration")
+		return nil, errors.New("this node's agent launches nothing: set launch.enabled to true in its configuration")
 	}
 	return nil, errors.New(strings.TrimSpace(string(text)))
 }

@@ -43,7 +43,7 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (*parts.Fe
 	}
 	launcher, err := sandbox.New(sandbox.Options{
 		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: keeper.Path(), HostRoot: cfg.HostRoot, CgroupParent: cfg.Launch.Cgroup,
-		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged == v1alpha1.Yes, Log: log,
+		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged, Log: log,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot launch on this node: %w", err)

@@ -46,13 +46,11 @@ func DefaultConfig() *Config {
 			Urgent:            metav1.Duration{Duration: 15 * time.Minute},
 		},
 		Launch: LaunchConfig{
-			Enabled:         No,
-			Folder:          "/etc/nodeagent/binaries.d",
-			Root:            "/var/lib/nodeagent",
-			State:           "/run/nodeagent",
-			Ports:           "31000-32000",
-			StoreBytes:      "10Gi",
-			AllowPrivileged: No,
+			Folder:     "/etc/nodeagent/binaries.d",
+			Root:       "/var/lib/nodeagent",
+			State:      "/run/nodeagent",
+			Ports:      "31000-32000",
+			StoreBytes: "10Gi",
 		},
 	}
 }
@@ -86,11 +84,6 @@ func (c *Config) Validate() field.ErrorList {
 
 func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	for name, choice := range map[string]Choice{"enabled": c.Enabled, "allowPrivileged": c.AllowPrivileged} {
-		if choice != Yes && choice != No {
-			errs = append(errs, field.NotSupported(at.Child(name), choice, []Choice{No, Yes}))
-		}
-	}
 	errs = append(errs, absolute(at.Child("folder"), c.Folder)...)
 	errs = append(errs, absolute(at.Child("root"), c.Root)...)
 	errs = append(errs, absolute(at.Child("state"), c.State)...)

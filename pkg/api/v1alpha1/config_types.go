@@ -146,9 +146,9 @@ type RestartWindow struct {
 
 // LaunchConfig says whether and how binaries are run from URLs.
 type LaunchConfig struct {
-	// enabled is yes or no. With no, Binaries are not looked at and the agent
+	// enabled turns it on. Without it Binaries are not looked at and the agent
 	// touches no process.
-	Enabled Choice `json:"enabled,omitempty"`
+	Enabled bool `json:"enabled"`
 
 	// folder is where files with Binaries are looked for. Beside it are keys/
 	// (public keys by which artifacts may be signed), headers/ (what is sent to
@@ -176,16 +176,6 @@ type LaunchConfig struct {
 	// is never thrown away.
 	StoreBytes string `json:"storeBytes,omitempty"`
 
-	// allowPrivileged is yes or no: whether profile privileged may be used on
-	// this node.
-	AllowPrivileged Choice `json:"allowPrivileged,omitempty"`
+	// allowPrivileged lets Binaries use the profile privileged on this node.
+	AllowPrivileged bool `json:"allowPrivileged"`
 }
-
-// Choice is yes or no. A bool would not tell a no from what was left out.
-type Choice string
-
-// The choices.
-const (
-	Yes Choice = "yes"
-	No  Choice = "no"
-)
