@@ -41,7 +41,7 @@ type launchParts struct {
 	client     client.WithWatch
 	kube       *rest.Config
 	node       string
-	close      func() error // of what this process alone has: the store's lock, the launcher
+	tools      tools
 	log        *slog.Logger
 }
 
@@ -54,18 +54,17 @@ func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodeP
 		launched: &source.Folder{Path: filepath.Join(cfg.Launch.Root, "launched"), Log: log},
 		node:     cfg.Node, log: log,
 	}
-	fetcher, launcher, err := launchTools(cfg, self, log)
-	if err != nil {
+	var err error
+	if l.tools, err = launchTools(cfg, self, log); err != nil {
 		return nil, err
 	}
-	l.close = func() error { return errors.Join(launcher.Sandbox.Close(), fetcher.Store.Close()) }
 	first, last, err := v1alpha1.ParsePorts(cfg.Launch.Ports)
 	if err != nil {
 		return nil, err
 	}
 	options := binlaunch.Options{
 		Node: cfg.Node, Host: hostAddress(), Folder: filepath.Join(cfg.Launch.Root, "units"),
-		Fetcher: fetcher, Launcher: launcher, Range: ports.Range{First: first, Last: last},
+		Fetcher: l.tools.fetcher, Launcher: l.tools.launcher, Range: ports.Range{First: first, Last: last},
 		Network: hostNetwork(cfg), Proc: filepath.Join(cfg.HostRoot, "proc"),
 		AllowPrivileged: cfg.Launch.AllowPrivileged, Logger: log,
 	}
@@ -132,7 +131,7 @@ func (l *launchParts) run(ctx context.Context) error {
 		}
 		g.Go(func() error { return leader.Run(ctx) })
 	}
-	return errors.Join(g.Wait(), l.close())
+	return errors.Join(g.Wait(), l.tools.close())
 }
 
 // reportInstances waits for the Binaries first: before that it would delete
