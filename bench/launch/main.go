@@ -5,32 +5,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
+	"github.com/nodeagent/nodeagent/bench/report"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/binary"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 )
 
-// row is one line of the results.
-type row struct {
-	Name     string  `json:"name"`
-	Ours     float64 `json:"ours"`
-	Peer     float64 `json:"peer,omitempty"`
-	PeerName string  `json:"peerName,omitempty"`
-	Unit     string  `json:"unit"`
-	Ratio    float64 `json:"ratio,omitempty"` // ours by peer
-	Target   string  `json:"target,omitempty"`
-	Holds    bool    `json:"holds"`
-}
-
 func main() {
-	out := flag.String("out", "", "write the rows as JSON")
+	out := flag.String("results", "", "write the rows as JSON")
+	readme := flag.String("readme", "", "show the rows in this file")
 	rounds := flag.Int("rounds", 100, "warm launches of each")
 	many := flag.Int("many", 1000, "launches and stops, 16 at once")
 	running := flag.Int("running", 500, "tasks that run while idle use is measured")
@@ -39,8 +27,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	rows, err := measure(ctx, *rounds, *many, *running, *idle)
-	if err == nil && *out != "" {
-		err = write(*out, rows)
+	fmt.Print(report.Table(rows))
+	if err == nil {
+		err = write(*out, *readme, rows)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "launch: %v\n", err)
@@ -48,33 +37,34 @@ func main() {
 	}
 }
 
-func write(path string, rows []row) error {
-	raw, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
+func write(path, readme string, rows []report.Row) error {
+	if path != "" {
+		if err := report.Write(path, rows); err != nil {
+			return err
+		}
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+	if readme != "" {
+		return report.Insert(readme, "bench/launch", report.Table(rows))
 	}
-	return os.WriteFile(path, append(raw, '\n'), 0o644)
+	return nil
 }
 
-func measure(ctx context.Context, rounds, many, running int, idle time.Duration) (rows []row, err error) {
+func measure(ctx context.Context, rounds, many, running int, idle time.Duration) (rows []report.Row, err error) {
 	keeper, err := binary.Open()
 	if err != nil {
 		return nil, err
 	}
-	defer keeper.Close() //nolint:errcheck // in memory
+	defer keeper.Close()
 	folder, err := os.MkdirTemp("", "bench-launch-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder) //nolint:errcheck // temporary
+	defer os.RemoveAll(folder)
 	state, err := os.MkdirTemp("/dev/shm", "bench-launch-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(state) //nolint:errcheck // temporary
+	defer os.RemoveAll(state)
 	o := sandbox.Options{State: state, Keeper: keeper.Path(), CgroupParent: fmt.Sprintf("nodeagent/bench-%d", os.Getpid())}
 	l, err := sandbox.New(o)
 	if err != nil {
@@ -85,34 +75,16 @@ func measure(ctx context.Context, rounds, many, running int, idle time.Duration)
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context) ([]row, error){
-		func(ctx context.Context) ([]row, error) { return b.warm(ctx, rounds) },
-		func(ctx context.Context) ([]row, error) { return b.many(ctx, many) },
-		func(ctx context.Context) ([]row, error) { return b.resident(ctx, running, idle) },
+	for _, part := range []func(context.Context) ([]report.Row, error){
+		func(ctx context.Context) ([]report.Row, error) { return b.warm(ctx, rounds) },
+		func(ctx context.Context) ([]report.Row, error) { return b.many(ctx, many) },
+		func(ctx context.Context) ([]report.Row, error) { return b.resident(ctx, running, idle) },
 	} {
 		more, err := part(ctx)
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range more {
-			tell(r)
-		}
 		rows = append(rows, more...)
 	}
 	return rows, nil
-}
-
-func tell(r row) {
-	held := "holds"
-	if !r.Holds {
-		held = "MISSED"
-	}
-	if r.Target == "" {
-		held = ""
-	}
-	peer := ""
-	if r.PeerName != "" {
-		peer = fmt.Sprintf("%s %.2f %s, ratio %.3f", r.PeerName, r.Peer, r.Unit, r.Ratio)
-	}
-	fmt.Printf("%-46s %9.2f %-3s  %-34s %-24s %s\n", r.Name, r.Ours, r.Unit, peer, r.Target, held)
 }

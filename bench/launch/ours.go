@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nodeagent/nodeagent/bench/report"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 )
 
@@ -45,7 +46,7 @@ func (b *bench) first(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer read.Close() //nolint:errcheck // it was only read
+	defer read.Close()
 	s := b.spec("sh", "-c", "echo x >&3")
 	s.Files = []*os.File{write}
 	begun := time.Now()
@@ -71,7 +72,7 @@ func (b *bench) first(ctx context.Context) (time.Duration, error) {
 }
 
 // warm launches each in turn, so that the machine's moods meet all of them.
-func (b *bench) warm(ctx context.Context, rounds int) ([]row, error) {
+func (b *bench) warm(ctx context.Context, rounds int) ([]report.Row, error) {
 	b.leaveOut(ctx)
 	took := map[string][]time.Duration{}
 	b.phases = map[string][]time.Duration{}
@@ -97,15 +98,15 @@ func (b *bench) warm(ctx context.Context, rounds int) ([]row, error) {
 		fmt.Printf("phase %-10s p10 %6.2f ms  p50 %6.2f ms  p99 %6.2f ms\n", name, ms(percentile(b.phases[name], 10)), ms(percentile(b.phases[name], 50)), ms(percentile(b.phases[name], 99)))
 	}
 	p50, p99 := ms(percentile(took["nodeagent"], 50)), ms(percentile(took["nodeagent"], 99))
-	rows := []row{
-		{Name: "warm, isolated, to the first byte, p50", Ours: p50, Unit: "ms", Target: "at most 5 ms", Holds: p50 <= 5},
-		{Name: "warm, isolated, to the first byte, p99", Ours: p99, Unit: "ms", Target: "under 20 ms", Holds: p99 < 20},
+	rows := []report.Row{
+		report.Alone("warm, isolated, to the first byte, p50", "ms", p50).AtMost(5),
+		report.Alone("warm, isolated, to the first byte, p99", "ms", p99).Promise("< 20 ms", p99 < 20),
 	}
 	for _, p := range b.peers {
 		peer := ms(percentile(took[p.name], 50))
-		r := row{Name: "warm, to the first byte, p50, and " + p.name, Ours: p50, Peer: peer, PeerName: p.name, Unit: "ms", Ratio: p50 / peer, Holds: true}
+		r := report.Beside("warm, isolated, to the first byte, p50", "ms", p50, p.name, peer)
 		if p.name == "runc" {
-			r.Target, r.Holds = "at most 1/8", r.Ratio <= 1.0/8
+			r = r.RatioAtMost(1.0 / 8)
 		}
 		rows = append(rows, r)
 	}
@@ -113,7 +114,7 @@ func (b *bench) warm(ctx context.Context, rounds int) ([]row, error) {
 }
 
 // many launches and stops, 16 at once.
-func (b *bench) many(ctx context.Context, n int) ([]row, error) {
+func (b *bench) many(ctx context.Context, n int) ([]report.Row, error) {
 	begun := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -133,12 +134,12 @@ func (b *bench) many(ctx context.Context, n int) ([]row, error) {
 		return nil, err
 	}
 	took := time.Since(begun).Seconds()
-	return []row{{Name: fmt.Sprintf("%d launched and stopped, 16 at once", n), Ours: took, Unit: "s", Target: "under 3 s", Holds: took < 3 || n != 1000}}, nil
+	return []report.Row{report.Alone(fmt.Sprintf("%d launched and stopped, 16 at once", n), "s", took).Promise(fmt.Sprintf("< %.3g s", 0.003*float64(n)), took < 0.003*float64(n))}, nil
 }
 
 // resident measures what running tasks cost: the keepers' memory, the CPU of
 // agent and keepers while nothing happens, the next agent's start.
-func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]row, error) {
+func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]report.Row, error) {
 	var mu sync.Mutex
 	var tasks []*sandbox.Task
 	g, gctx := errgroup.WithContext(ctx)
@@ -176,10 +177,10 @@ func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]row,
 	if err != nil {
 		return nil, err
 	}
-	rows := []row{
-		{Name: "resident per task: the keeper's RSS", Ours: rss, Unit: "MiB", Target: "at most 3 MiB", Holds: rss <= 3},
-		{Name: "resident per task: the keeper's PSS", Ours: pss, Unit: "MiB", Target: "at most 3 MiB", Holds: pss <= 3},
-		{Name: fmt.Sprintf("launcher and keepers idle, %d running", n), Ours: share, Unit: "%", Target: "under 1% of a core", Holds: share < 1},
+	rows := []report.Row{
+		report.Alone("resident per task: the keeper's RSS", "MiB", rss).AtMost(3),
+		report.Alone("resident per task: the keeper's PSS, its program's pages shared among all", "MiB", pss).AtMost(3),
+		report.Alone(fmt.Sprintf("launcher and all keepers together, idle, %d running", n), "% of a core", share).Promise("< 1% of a core", share < 1),
 	}
 	// Of all tasks only 100 are attached to: the target's number.
 	for _, t := range tasks[min(100, len(tasks)):] {
@@ -193,13 +194,13 @@ func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]row,
 	if err != nil {
 		return nil, err
 	}
-	defer again.Close() //nolint:errcheck // the tasks are the first launcher's too
+	defer again.Close()
 	found, err := again.Attach(ctx)
 	took := ms(time.Since(begun))
 	if err != nil || len(found) != len(tasks) {
 		return nil, errors.Join(fmt.Errorf("attached to %d of %d", len(found), len(tasks)), err)
 	}
-	return append(rows, row{Name: "a new launcher attached to 100 tasks", Ours: took, Unit: "ms", Target: "under 1000 ms", Holds: took < 1000}), nil
+	return append(rows, report.Alone(fmt.Sprintf("a new launcher attached to %d tasks", len(tasks)), "ms", took).Promise("< 1000 ms", took < 1000)), nil
 }
 
 // keepersOf finds the tasks' parents.

@@ -78,7 +78,7 @@ func firstByte(c *exec.Cmd) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer read.Close() //nolint:errcheck // it was only read
+	defer read.Close()
 	var told strings.Builder
 	c.Stdout, c.Stderr = write, &told
 	begun := time.Now()
@@ -173,7 +173,7 @@ func (b *bench) podman(debian string, env []string, root string) error {
 		"--cgroup-manager=cgroupfs", "--events-backend=none", "--tmpdir", filepath.Join(state, "tmp"),
 	}
 	b.peers = append(b.peers, peer{"podman", 10, func(ctx context.Context, id string) (time.Duration, error) {
-		c := exec.CommandContext(ctx, filepath.Join(debian, "usr/bin/podman"), append(common, "run", "--rm", "--name", id, "--network=none", "--ulimit=host",
+		c := exec.CommandContext(ctx, filepath.Join(debian, "usr/bin/podman"), append(common, "run", "--rm", "--name", id, "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024",
 			"--security-opt=seccomp=unconfined", "--memory=64m", "--pids-limit=32", "--rootfs", root, "/bin/sh", "-c", "echo x")...)
 		c.Env = env
 		return firstByte(c)

@@ -164,7 +164,7 @@ func (g *Group) OOMEvents() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch the cgroup's memory: %w", err)
 	}
-	defer control.Close() //nolint:errcheck // it was only read
+	defer control.Close()
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch the cgroup's memory: %w", err)

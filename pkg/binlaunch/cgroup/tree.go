@@ -141,7 +141,7 @@ func copyDown(from, to, file string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(to, file), value, 0)
+	return os.WriteFile(filepath.Join(to, file), value, 0) //nolint:gosec // control files of our own folder
 }
 
 // Names lists the groups there are.

@@ -62,7 +62,7 @@ const (
 // walk takes fd over. A file with several names is counted for each.
 func (k *keeper) walk(fd int, dev uint64, depth int) (sum int64) {
 	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close() //nolint:errcheck // it was only read
+	defer dir.Close()
 	for sum <= k.plan.Disk {
 		names, err := dir.Readdirnames(atOnce)
 		for _, name := range names {
@@ -96,7 +96,7 @@ func (k *keeper) deleted(dev uint64) (sum int64) {
 		return 0
 	}
 	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close() //nolint:errcheck // it was only read
+	defer dir.Close()
 	seen := map[uint64]bool{}
 	names, _ := dir.Readdirnames(-1)
 	for _, name := range names {
@@ -113,7 +113,7 @@ func (k *keeper) deletedOf(folder string, dev uint64, seen map[uint64]bool) (sum
 		return 0
 	}
 	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close() //nolint:errcheck // it was only read
+	defer dir.Close()
 	for {
 		names, err := dir.Readdirnames(atOnce)
 		for _, name := range names {

@@ -84,7 +84,7 @@ type cloneArgs struct {
 //go:norace
 //go:noinline
 //go:nocheckptr
-func (m *image) cloneAndExec(args *cloneArgs) (int, syscall.Errno) {
+func (m *image) cloneAndExec(args *cloneArgs) (int, syscall.Errno) { //nolint:gocognit // it may call no function of its own
 	var (
 		pid, n     uintptr
 		errno      syscall.Errno

@@ -11,7 +11,7 @@ func readFile(path string) []byte {
 	if err != nil {
 		return nil
 	}
-	defer unix.Close(fd) //nolint:errcheck // it was only read
+	defer unix.Close(fd)
 	b := make([]byte, 4096)
 	n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b) })
 	if err != nil {
@@ -25,7 +25,7 @@ func writeFile(path string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // the write told
+	defer unix.Close(fd)
 	_, err = unix.Write(fd, b)
 	return err
 }

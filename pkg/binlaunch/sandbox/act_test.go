@@ -73,6 +73,7 @@ func act(what string, args []string) int {
 				b[i] = 1
 			}
 			all = append(all, b)
+			runtime.KeepAlive(all)
 		}
 	case "memory-child":
 		// The child runs out of memory; its parent sleeps on.
@@ -255,7 +256,6 @@ func fill(how string) {
 			}
 		}
 		if how == "one" {
-			i = -1
 			for {
 				if _, err := f.Write(chunk); err != nil {
 					fmt.Println("write", err)

@@ -102,7 +102,8 @@ func (l *Launcher) attach(ctx context.Context, state, id string) (*Task, error) 
 			return nil, l.clean(ctx, t)
 		case running:
 			t.take(f.started)
-			return t, l.follow(t, f.started)
+			l.follow(t, f.started)
+			return t, nil
 		default:
 			t.take(f.started)
 			t.ended()
@@ -147,7 +148,7 @@ func locked(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // it lets the lock go
+	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return true, nil
@@ -156,7 +157,7 @@ func locked(path string) (bool, error) {
 }
 
 // follow watches a keeper that somebody else started.
-func (l *Launcher) follow(t *Task, started plan.Told) error {
+func (l *Launcher) follow(t *Task, started plan.Told) {
 	pid := int(started.Int(plan.KeyKeeper))
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil || startTime(pid) != started[plan.KeyStart] {
@@ -165,14 +166,13 @@ func (l *Launcher) follow(t *Task, started plan.Told) error {
 		}
 		// It ended since its lock was looked at.
 		t.ended()
-		return nil
+		return
 	}
 	child := 0
 	if parentIsSelf(pid) {
 		child = pid
 	}
 	l.watch(t, fd, child)
-	return nil
 }
 
 // parentIsSelf: an agent that executed itself anew has its keepers as children.

@@ -79,7 +79,7 @@ func (e *etc) one(p hostPath) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(to+".new", raw, 0o644); err != nil {
+	if err := os.WriteFile(to+".new", raw, 0o644); err != nil { //nolint:gosec // the names are a table (systemPaths)
 		return err
 	}
 	if err := os.Rename(to+".new", to); err != nil {

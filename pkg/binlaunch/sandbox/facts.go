@@ -104,5 +104,5 @@ func landlockABI() int {
 // at once (mount_setattr, Linux 5.12).
 func sealable() bool {
 	err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
-	return err != unix.ENOSYS //nolint:errorlint // a bare errno
+	return err != unix.ENOSYS
 }

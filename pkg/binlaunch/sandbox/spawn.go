@@ -68,7 +68,7 @@ func (l *Launcher) spawn(ownPids bool) (spawned, error) {
 	if err != nil {
 		return spawned{}, fmt.Errorf("cannot talk to the keeper: %w", err)
 	}
-	defer unix.Close(pair[1]) //nolint:errcheck // the keeper has its own
+	defer unix.Close(pair[1])
 	null := l.null.Fd()
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -149,7 +149,7 @@ func number(f *os.File) (fd uintptr, err error) {
 func (s spawned) hear(ctx context.Context) (plan.Told, error) {
 	_ = unix.SetNonblock(s.socket, true)
 	socket := os.NewFile(uintptr(s.socket), "keeper")
-	defer socket.Close() //nolint:errcheck // it was only read
+	defer socket.Close()
 	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(s.pid, unix.SIGKILL) })
 	defer stop()
 	raw, err := io.ReadAll(socket)

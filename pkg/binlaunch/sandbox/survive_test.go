@@ -176,15 +176,7 @@ func TestAKilledKeeperTakesItsTaskWithIt(t *testing.T) {
 			s.Profile = profile
 			task := start(t, l, s)
 			says(t, task, "ready")
-			keepers, err := l.tree.Load(keepersGroup)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids, err := keepers.Procs()
-			if err != nil || len(pids) != 1 {
-				t.Fatal(pids, err)
-			}
-			if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
+			if err := unix.Kill(keeperOf(t, task), unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 			e, _ := ends(t, task)
@@ -199,6 +191,24 @@ func TestAKilledKeeperTakesItsTaskWithIt(t *testing.T) {
 				t.Errorf("left: %v", pids)
 			}
 		})
+	}
+}
+
+// A keeper that waits for a launch may be killed: the launch does not notice.
+func TestAKilledWaitingKeeperIsReplaced(t *testing.T) {
+	l := newLauncher(t, nil)
+	l.refill()
+	for len(l.ready) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	s := <-l.ready
+	if err := unix.Kill(s.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	reap(s.pid)
+	l.ready <- s
+	if e, _ := ends(t, start(t, l, acting(t, "replaced.1", "exit", "4"))); e.Code != 4 {
+		t.Errorf("exit %+v", e)
 	}
 }
 

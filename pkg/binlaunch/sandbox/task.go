@@ -111,7 +111,7 @@ func (t *Task) Wait(ctx context.Context) (Exit, error) {
 }
 
 // ErrEnded tells that a task has ended already.
-var ErrEnded = errors.New("the task has ended") //nolint:gochecknoglobals // a sentinel
+var ErrEnded = errors.New("the task has ended")
 
 // Signal sends a signal to the task's first process.
 func (t *Task) Signal(sig unix.Signal) error {
@@ -127,7 +127,7 @@ func (t *Task) Signal(sig unix.Signal) error {
 	if err != nil {
 		return fmt.Errorf("cannot signal %s: %w", t.id, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing is written
+	defer unix.Close(fd)
 	// The descriptor holds whoever has the number now: is it the task?
 	if startTime(t.pid) != t.start {
 		return ErrEnded

@@ -60,7 +60,7 @@ func setns(path string, kind int) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	return unix.Setns(int(f.Fd()), kind)
 }
 

@@ -16,7 +16,7 @@ func (l *Launcher) watch(t *Task, pidfd, child int) {
 	_ = unix.SetNonblock(pidfd, true)
 	keeper := os.NewFile(uintptr(pidfd), "keeper")
 	l.tasks.Go(func() {
-		defer keeper.Close() //nolint:errcheck // nothing is written
+		defer keeper.Close()
 		stop := context.AfterFunc(l.stop, func() { _ = keeper.Close() })
 		defer stop()
 		if untilEnd(keeper) != nil {

@@ -13,10 +13,10 @@ import (
 )
 
 //go:embed built
-var built embed.FS //nolint:gochecknoglobals // what go:embed needs
+var built embed.FS
 
 // ErrNotBuilt tells that this agent was built without its keeper.
-var ErrNotBuilt = errors.New("cannot launch: this nodeagent was built without its keeper program; build it with `make build`, or set a keeper by path") //nolint:gochecknoglobals // a sentinel
+var ErrNotBuilt = errors.New("cannot launch: this nodeagent was built without its keeper program; build it with `make build`, or set a keeper by path")
 
 // File is the keeper program in memory.
 type File struct{ f *os.File }
