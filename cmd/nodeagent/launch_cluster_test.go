@@ -10,15 +10,18 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,7 +160,8 @@ func (a *api) node(name, program, root string) *launchNode {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.Node = name
 	cfg.Launch.Folder, cfg.Launch.Root, cfg.Launch.State = filepath.Join(root, "binaries.d"), root, filepath.Join(root, "state")
-	cfg.Launch.Cgroup = fmt.Sprintf("nodeagent-test/%d-%s", os.Getpid(), name)
+	cfg.Launch.Cgroup = fmt.Sprintf("nodeagent-test-%d-%s", os.Getpid(), name)
+	a.t.Cleanup(func() { removeCgroups(a.t, cfg.Launch.Cgroup) }) // after kill, which is cleaned up first
 	o := runOptions{kubeconfig: a.file("kubeconfig")}
 	kube, err := kubeConfig(o.kubeconfig)
 	if err != nil {
@@ -188,6 +192,38 @@ func (a *api) node(name, program, root string) *launchNode {
 	n.kill = func() { once.Do(func() { cancel(); done.Wait() }) }
 	a.t.Cleanup(n.kill)
 	return n
+}
+
+// removeCgroups ends what a test has left in its cgroups, v1 or v2, and removes
+// them.
+func removeCgroups(t *testing.T, name string) {
+	roots, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	for _, root := range append(roots, "/sys/fs/cgroup/"+name) {
+		var all []string
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				all = append(all, path)
+			}
+			return nil
+		})
+		for _, path := range slices.Backward(all) {
+			for deadline := time.Now().Add(5 * time.Second); os.Remove(path) != nil; time.Sleep(5 * time.Millisecond) {
+				pids, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+				if err != nil {
+					break
+				}
+				for _, f := range strings.Fields(string(pids)) {
+					if pid, err := strconv.Atoi(f); err == nil {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+				if time.Now().After(deadline) {
+					t.Errorf("the cgroup %s is left", path)
+					break
+				}
+			}
+		}
+	}
 }
 
 const nodeObject = `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": %q}}`

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,6 +64,7 @@ type node struct {
 	t          *testing.T
 	root       string
 	state      string
+	cgroup     string
 	url        string // of the program
 	digest     string
 	supervisor *binlaunch.Supervisor
@@ -92,7 +96,39 @@ func newNode(t *testing.T) *node {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &node{t: t, root: root, state: state, url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), kill: func() {}}
+	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), kill: func() {}}
+}
+
+// removeCgroups ends what a test has left in its cgroups, v1 or v2, and removes
+// them.
+func removeCgroups(t *testing.T, name string) {
+	roots, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	for _, root := range append(roots, "/sys/fs/cgroup/"+name) {
+		var all []string
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				all = append(all, path)
+			}
+			return nil
+		})
+		for _, path := range slices.Backward(all) {
+			for deadline := time.Now().Add(5 * time.Second); os.Remove(path) != nil; time.Sleep(5 * time.Millisecond) {
+				pids, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+				if err != nil {
+					break
+				}
+				for _, f := range strings.Fields(string(pids)) {
+					if pid, err := strconv.Atoi(f); err == nil {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+				if time.Now().After(deadline) {
+					t.Errorf("the cgroup %s is left", path)
+					break
+				}
+			}
+		}
+	}
 }
 
 // agent begins an agent's life on the node. The one before has to be killed.
@@ -108,7 +144,7 @@ func (n *node) agent(wanted ...*v1alpha1.Binary) {
 		n.t.Fatal(err)
 	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: n.state, Keeper: program, CgroupParent: fmt.Sprintf("nodeagent-test/parts-%d-%s", os.Getpid(), filepath.Base(n.state)), Log: log,
+		State: n.state, Keeper: program, CgroupParent: n.cgroup, Log: log,
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -132,7 +168,7 @@ func (n *node) agent(wanted ...*v1alpha1.Binary) {
 			_, _ = launcher.Close(), kept.Close()
 		})
 	}
-	n.t.Cleanup(n.end)
+	n.t.Cleanup(func() { n.end(); removeCgroups(n.t, n.cgroup) })
 }
 
 // end stops everything and looks whether something is left.
