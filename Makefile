@@ -148,6 +148,15 @@ bench-launch: parts bin/keeper ## launches side by side with runc, crun, podman,
 	go build -o bin/bench-launch ./bench/launch
 	eval "$$($(LAB) test-env)" && BENCH_PEERS="$$($(LAB) fetch launch-peers)" bin/bench-launch -results bench/results/launch.json -readme bench/README.md
 
+.PHONY: bench-forecast
+bench-forecast: ## how right and how early the verdicts are, over the recorded series
+	go run ./bench/forecast
+
+.PHONY: bench-restart
+bench-restart: parts ## 10, 100 and 1,000 agents against a real API server, 100 offending workloads at once
+	@mkdir -p bench/results
+	eval "$$($(LAB) test-env)" && NODEAGENT_BENCH_OUT=$(CURDIR)/bench/results/restart.json go test -tags bench -count=1 -timeout 60m -v -run '^TestScale$$' ./pkg/restart
+
 .PHONY: bin/bench-disk
 bin/bench-disk:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk

@@ -83,7 +83,7 @@ func TestTaken(t *testing.T) {
 
 // TestCPUTime holds the clock of a process against the kernel's count of ticks.
 func TestCPUTime(t *testing.T) {
-	for begun := time.Now(); time.Since(begun) < 100*time.Millisecond; {
+	for procTime(t) < 100*time.Millisecond { // however long that takes on a busy machine
 		continue
 	}
 	got, err := cpuTime(os.Getpid())
@@ -91,7 +91,7 @@ func TestCPUTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	ticks := procTime(t)
-	if d := got - ticks; d < -30*time.Millisecond || d > 60*time.Millisecond || got < 50*time.Millisecond {
+	if d := got - ticks; d < -30*time.Millisecond || d > 60*time.Millisecond {
 		t.Errorf("%v, /proc/self/stat says %v", got, ticks)
 	}
 }

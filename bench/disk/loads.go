@@ -20,7 +20,7 @@ const (
 	percentOf  = "% of a core"
 )
 
-func loads() []load {
+func loads(s scale) []load {
 	all := []load{
 		{"idle", "what an idle node costs", playIdle},
 		{"growing", "the same node while some containers write", playGrowing},
@@ -30,20 +30,14 @@ func loads() []load {
 		{"giant", "a very large layer with one log that grows", playGiant},
 		{"many", "the agent on a crowded node", playMany},
 	}
-	for i := range full().layerSteps {
-		all = append(all, load{fmt.Sprintf("layers-%d", i+1), "how cost grows with layers", func(ctx context.Context, g *ground) ([]report.Row, error) {
-			if i >= len(g.layerSteps) {
-				return nil, nil
-			}
-			return playLayers(ctx, g, g.layerSteps[i])
+	for _, n := range s.layerSteps {
+		all = append(all, load{fmt.Sprintf("layers-%d", n), "how cost grows with layers", func(ctx context.Context, g *ground) ([]report.Row, error) {
+			return playLayers(ctx, g, n)
 		}})
 	}
-	for i := range full().fileSteps {
-		all = append(all, load{fmt.Sprintf("files-%d", i+1), "how cost grows with files", func(ctx context.Context, g *ground) ([]report.Row, error) {
-			if i >= len(g.fileSteps) {
-				return nil, nil
-			}
-			return playFiles(ctx, g, g.fileSteps[i])
+	for _, n := range s.fileSteps {
+		all = append(all, load{fmt.Sprintf("files-%d", n), "how cost grows with files", func(ctx context.Context, g *ground) ([]report.Row, error) {
+			return playFiles(ctx, g, n)
 		}})
 	}
 	return all

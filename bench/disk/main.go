@@ -77,12 +77,16 @@ func run(ctx context.Context, o options) error {
 	if o.containerd == "" {
 		return errors.New("no containerd: name the folder with -containerd, or run make bench-disk, which builds it")
 	}
-	chosen, err := choose(loads(), o.loads)
+	size := full()
+	if o.tiny {
+		size = tiny()
+	}
+	chosen, err := choose(loads(size), o.loads)
 	if err != nil {
 		return err
 	}
 	if o.cell != "" {
-		return runInside(ctx, o, chosen[0])
+		return runInside(ctx, o, size, chosen[0])
 	}
 	removeDead(o.folder)
 	var rows []report.Row
@@ -131,13 +135,9 @@ func choose(all []load, names string) ([]load, error) {
 
 // runInside is the cell's first process: it makes the ground, plays the load on
 // it and leaves the rows for the process outside.
-func runInside(ctx context.Context, o options, l load) error {
+func runInside(ctx context.Context, o options, size scale, l load) error {
 	if err := enterCell(); err != nil {
 		return err
-	}
-	size := full()
-	if o.tiny {
-		size = tiny()
 	}
 	g, err := newGround(ctx, o, size)
 	if err != nil {

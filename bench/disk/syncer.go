@@ -43,10 +43,12 @@ func (s *syncer) run(ctx context.Context) error {
 
 // unlessEnded is nil once ctx has ended, which is how what runs on is stopped.
 func unlessEnded(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 func (s *syncer) pass(ctx context.Context) error {

@@ -114,7 +114,7 @@ func growAll(ctx context.Context, layers []*layer, rate int64) (growers []*growe
 // ctx ends, which is no error.
 func churn(ctx context.Context, l *layer) error {
 	folder := filepath.Join(l.root(), "data", "000", "00")
-	for i := 0; ; i++ {
+	for i := 0; ctx.Err() == nil; i++ {
 		name := filepath.Join(folder, fmt.Sprintf("tmp-%d", i))
 		if err := os.WriteFile(name, make([]byte, appendSize), 0o644); err != nil {
 			return fmt.Errorf("cannot make a temporary file in %s: %w", l.name, err)
@@ -123,8 +123,6 @@ func churn(ctx context.Context, l *layer) error {
 		if err := os.Remove(name); err != nil {
 			return fmt.Errorf("cannot remove a temporary file of %s: %w", l.name, err)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }

@@ -1,6 +1,9 @@
 package alerts
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Severity says who is told.
 type Severity string
@@ -27,7 +30,7 @@ type Rule struct {
 const node = `{{ with $labels.node }}{{ . }}{{ else }}{{ $labels.instance }}{{ end }}`
 
 // workload names a container. Outside Kubernetes it has no pod.
-const workload = `{{ with $labels.pod }}container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ . }}{{ else }}container {{ $labels.container }}{{ end }}`
+const workload = `{{ with $labels.pod }}container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ . }}{{ with $labels.owner }} ({{ $labels.owner_kind }} {{ . }}){{ end }}{{ else }}container {{ $labels.container }}{{ end }}`
 
 // soon is a value in seconds. An offender that stopped growing a moment ago
 // has no time until full.
@@ -48,7 +51,8 @@ func diskRules() []Rule {
 		Description: "At its rate the first bound (the file system's reserve, its own ephemeral-storage limit or its pod's) is reached " + soon + ". " +
 			"The agent restarts the workload unless the mode is observe, the namespace is excluded or the restart is refused; " +
 			"the Restart and the Event on the pod name the file that grows.",
-		Expr: `nodeagent_container_disk_full_seconds and nodeagent_container_offender == 1`,
+		Expr: owned(`min without (bound) (nodeagent_container_disk_full_seconds)
+  and nodeagent_container_offender == 1`),
 	}, {
 		Name: "NodeagentDiskFullSoon", Severity: Critical, For: time.Minute,
 		When:    "a file system reaches its reserve within 15 minutes",
@@ -61,18 +65,14 @@ func diskRules() []Rule {
 		When:        "a file system has less free than its reserve",
 		Summary:     "The file system {{ $labels.filesystem }} of node " + node + " has only {{ $value | humanize1024 }}B free, less than its reserve.",
 		Description: "The kubelet evicts pods and takes no new ones while this lasts, whether the disk still fills or not.",
-		Expr: `nodeagent_filesystem_size_bytes - nodeagent_filesystem_used_bytes
-  <= nodeagent_filesystem_reserve_bytes`,
+		Expr:        `nodeagent_filesystem_available_bytes <= nodeagent_filesystem_reserve_bytes`,
 	}, {
-		// As long as a container's figure does not tell which bound it is
-		// about, one that comes with a full disk is left to the disk's alert.
 		Name: "NodeagentEvictionSoon", Severity: Warning, For: time.Minute,
-		When:    "a container reaches a bound within 10 minutes, and no disk of its node is about to be full",
+		When:    "a container reaches its own ephemeral-storage limit or its pod's within 10 minutes",
 		Summary: "The kubelet will evict the " + workload + " on node " + node + " " + soon + ".",
 		Description: "It or its pod is about to reach its ephemeral-storage limit. " +
 			"The kubelet then kills the pod with a second of grace, before another is started.",
-		Expr: `nodeagent_container_disk_full_seconds < 10 * 60
-  unless on (job, instance) nodeagent_filesystem_full_seconds < 15 * 60`,
+		Expr: owned(`nodeagent_container_disk_full_seconds{bound=~"container|pod"} < 10 * 60`),
 	}, {
 		Name: "NodeagentUnattributedGrowth", Severity: Warning, For: 15 * time.Minute,
 		When:    "what belongs to no measured layer grows so that the reserve is reached within 4 hours",
@@ -81,7 +81,7 @@ func diskRules() []Rule {
 			"No container is to blame, so nothing is restarted: images, logs, emptyDirs, deleted files that are still open, or programs of the host.",
 		Expr: `deriv(nodeagent_filesystem_unattributed_bytes[30m]) > 100 * 1024
   and deriv(nodeagent_filesystem_unattributed_bytes[30m]) * 4 * 3600
-    > nodeagent_filesystem_size_bytes - nodeagent_filesystem_used_bytes - nodeagent_filesystem_reserve_bytes`,
+    > nodeagent_filesystem_available_bytes - nodeagent_filesystem_reserve_bytes`,
 	}}
 }
 
@@ -176,3 +176,16 @@ or (
   )
 )`
 }
+
+// owned gives the series of containers the labels owner_kind and owner of their
+// pod's workload. The agent asks for it within seconds; where it could not, or
+// there is no pod, the series comes without.
+func owned(expr string) string {
+	return `(
+  ` + indentRest(expr, "  ") + `
+) * on (job, instance, namespace, pod, uid) group_left (owner_kind, owner) nodeagent_pod_owner_info
+or on (job, instance, namespace, pod, container, uid)
+  ` + indentRest(expr, "  ")
+}
+
+func indentRest(text, by string) string { return strings.ReplaceAll(text, "\n", "\n"+by) }

@@ -21,15 +21,8 @@ const alertsTail = `
 | any other | ` + "`manifests/alerts/nodeagent.rules.yaml`" + ` under ` + "`rule_files`" + `, and the job below |
 
 ` + "```yaml" + `
-- job_name: nodeagent
-  honor_labels: true    # namespace, pod and container are those that are told of, not the agent's own
-  kubernetes_sd_configs:
-  - role: pod
-    namespaces: {names: [nodeagent]}
-  relabel_configs:
-  - {action: keep, source_labels: [__meta_kubernetes_pod_label_app_kubernetes_io_name, __meta_kubernetes_pod_container_port_name], regex: nodeagent;metrics}
-  - {source_labels: [__meta_kubernetes_pod_node_name], target_label: node}
-` + "```" + `
+` + alerts.ScrapeJob + "```" + `
+It is ` + "`manifests/alerts/scrape.yaml`" + ` too. Prometheus' service account needs get, list and watch on pods in the namespace nodeagent; one outside the cluster finds them with ` + "`kubeconfig_file`" + ` in the kubernetes_sd_config.
 
 ` + "`honor_labels`" + ` is needed: without it Prometheus puts the agent's own pod in place of the one that is told of. The label ` + "`node`" + ` is for people; without it alerts name the target's address.
 
@@ -44,7 +37,10 @@ inhibit_rules:
 The links lead to this repository. ` + "`go run ./build/generate -runbooks https://wiki.example/nodeagent`" + ` writes them with a place of your own, where each page is found as NAME.md.
 
 ## How they are tested
-` + "`manifests/alerts/tests`" + ` has promtool tests of each alert: that it fires, with the whole text; that it does not; that it resolves. ` + "`build/promql`" + ` holds every query of the alerts and of the dashboard to Prometheus' own parser and to the metrics and labels of [metrics.md](metrics.md).
+` + "`manifests/alerts/tests`" + ` has promtool tests of each alert: that it fires, with the whole text; that it does not; that it resolves. ` + "`build/promql`" + ` holds every query of the alerts and of the dashboard to Prometheus' own parser and to the metrics and labels of [metrics.md](metrics.md). One story in ` + "`test/e2e`" + ` has Debian's Prometheus and Alertmanager scrape the agents by the job above and read these rules: a leak becomes a firing alert that names namespace, pod, container and owner, and it resolves after the restart.
+
+## Whose it is
+The labels ` + "`owner_kind` and `owner`" + ` of NodeagentOffender and NodeagentEvictionSoon name the workload that would be restarted; route by ` + "`namespace`" + ` or by them. The agent asks the API for it when a pod becomes an offender or would be full within 15 minutes (` + "`nodeagent_pod_owner_info`" + `), and never for other pods. Where it could not be asked the alert comes without.
 `
 
 func alertsPage(string) ([]byte, error) {

@@ -1,5 +1,7 @@
 // Command generate writes what is told twice from the place where it is told
 // once: the agent's rights in manifests/base/rbac.yaml from restart.Rights,
+// what the API server refuses it from restart.Fences, the table in
+// docs/restart.md from restart.Cases,
 // docs/config.md from the Go types of the configuration and their defaults,
 // docs/metrics.md from the packages' tables of metrics, docs/launch/lifecycle.md
 // from the table of a task's life, the alert rules and
@@ -40,10 +42,12 @@ func pages(runbooks string) []page {
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
 		{"manifests/overlays/reload/rbac.yaml", reloadRights},
 		{"docs/config.md", config},
+		{"docs/restart.md", cases},
 		{"docs/metrics.md", metrics},
 		{"docs/launch/lifecycle.md", func(string) ([]byte, error) { return lifecycle.Page(), nil }},
 		{"docs/alerts.md", alertsPage},
 		{"manifests/alerts/nodeagent.rules.yaml", func(string) ([]byte, error) { return alerts.Plain(runbooks) }},
+		{"manifests/alerts/scrape.yaml", func(string) ([]byte, error) { return alerts.Scrape(), nil }},
 		{"manifests/alerts/prometheusrule.yaml", func(string) ([]byte, error) { return alerts.Object(runbooks) }},
 		{"manifests/dashboard/nodeagent.json", func(string) ([]byte, error) { return dashboard.JSON() }},
 	}

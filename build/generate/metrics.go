@@ -68,6 +68,11 @@ func metrics(string) ([]byte, error) {
 		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
 	table(out, "Launched binaries (pkg/binlaunch); with launch.enabled", launches)
+	var api []row
+	for _, m := range restart.APIMetricTable() {
+		api = append(api, row{m.Name, m.Type, m.Help, m.Labels})
+	}
+	table(out, "The Kubernetes API (pkg/restart); not with --standalone", api)
 	table(out, "Telling people (pkg/notify); of the agent that leads", told)
 	out.WriteString(metricsTail)
 	return out.Bytes(), nil

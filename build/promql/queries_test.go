@@ -2,6 +2,8 @@ package promql
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,6 +97,7 @@ func TestCheckFinds(t *testing.T) {
 		`rate(nodeagent_container_disk_bytes`,
 		`rate(nodeagent_container_disk_bytes[5m])`,
 		`{job="nodeagent"}`,
+		`nodeagent_container_disk_full_seconds and nodeagent_container_offender == 1`,
 	} {
 		if problems := known.problems(expr); len(problems) == 0 {
 			t.Errorf("nothing is wrong with %s", expr)
@@ -172,6 +175,8 @@ func (k table) problems(expr string) []string {
 			if n.VectorMatching != nil && n.VectorMatching.On {
 				found = append(found, k.names(n.VectorMatching.MatchingLabels, n.LHS)...)
 				found = append(found, k.names(n.VectorMatching.MatchingLabels, n.RHS)...)
+			} else if n.VectorMatching != nil && len(n.VectorMatching.MatchingLabels) == 0 {
+				found = append(found, k.unmatched(n)...)
 			}
 		}
 		return nil
@@ -201,6 +206,43 @@ func (k table) rated(n *parser.Call) []string {
 		}
 	}
 	return found
+}
+
+// unmatched tells whether two sides that have to have the same labels have not:
+// then nothing ever comes of them. Only sides of one metric are looked at.
+func (k table) unmatched(n *parser.BinaryExpr) []string {
+	left, ok1 := k.labels(n.LHS)
+	right, ok2 := k.labels(n.RHS)
+	if !ok1 || !ok2 || maps.Equal(left, right) {
+		return nil
+	}
+	return []string{fmt.Sprintf("the sides of %s have the labels %v and %v", n.Op, left, right)}
+}
+
+// labels are those of the series that come of an expression, where that is told
+// by one metric.
+func (k table) labels(n parser.Node) (map[string]bool, bool) {
+	switch n := n.(type) {
+	case *parser.VectorSelector:
+		return k[n.Name].labels, k[n.Name].labels != nil
+	case *parser.ParenExpr:
+		return k.labels(n.Expr)
+	case *parser.BinaryExpr:
+		if n.VectorMatching == nil { // with a number
+			return k.labels(n.LHS)
+		}
+	case *parser.AggregateExpr:
+		below, ok := k.labels(n.Expr)
+		if !ok || !n.Without {
+			return nil, false
+		}
+		rest := maps.Clone(below)
+		for _, l := range n.Grouping {
+			delete(rest, l)
+		}
+		return rest, true
+	}
+	return nil, false
 }
 
 // names tells which of the labels no metric below has.

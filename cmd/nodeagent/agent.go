@@ -54,11 +54,17 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		limits = api.pods
 	}
 
+	recorder, err := o.record.open(log)
+	if err != nil {
+		return err
+	}
 	meter, events, err := chooseMeter(cfg, log)
 	if err != nil {
 		return err
 	}
-	disks, err := disk.NewWatcher(diskOptions(cfg, containers, meter, limits, reg, log))
+	watch := diskOptions(cfg, containers, meter, limits, reg, log)
+	watch.Recorder = recorder
+	disks, err := disk.NewWatcher(watch)
 	if err != nil {
 		return err
 	}
@@ -94,6 +100,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	if launch != nil {
 		g.Go(func() error { return launch.run(ctx) })
 	}
+	if recorder != nil {
+		g.Go(func() error { return recorder.Run(ctx) })
+	}
 	if events != nil {
 		defer events.Close()
 		g.Go(func() error { events.Run(ctx); return nil })
@@ -107,6 +116,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g.Go(func() error {
 		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log, local...)
 	})
+	g.Go(func() error { return keepSmall(ctx, log) })
 	err = g.Wait()
 	log.Info("nodeagent ends")
 	return err
@@ -120,20 +130,26 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 }
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
-	policy := disk.DefaultPolicy()
 	reserves := chooseReserves(cfg)
 	log.Info("what has to stay free on a file system", "part", "disk", "reserve", reserves.text())
-	policy.Reserve, policy.InodeReserve = reserves.bytes, reserves.inodes
-	policy.Horizon = cfg.Disk.Horizon.Duration
-	minimum := resource.MustParse(cfg.Disk.Minimum)
-	policy.MinBytes = minimum.Value()
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
 		Meter:      m, Snapshots: disk.NewSnapshotMeter(cfg.HostRoot, snapshotUsage(containers)), OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
-		Limits: l, Policy: policy, HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Limits: l, Policy: diskPolicy(cfg, reserves.bytes, reserves.inodes), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
+}
+
+// diskPolicy is what the configuration makes an offence, with what has to stay
+// free.
+func diskPolicy(cfg *v1alpha1.Config, reserve, inodes disk.Reserve) disk.Policy {
+	policy := disk.DefaultPolicy()
+	policy.Reserve, policy.InodeReserve = reserve, inodes
+	policy.Horizon = cfg.Disk.Horizon.Duration
+	minimum := resource.MustParse(cfg.Disk.Minimum)
+	policy.MinBytes = minimum.Value()
+	return policy
 }
 
 // watchDisks begins once containerd has told of all containers: before that
@@ -204,7 +220,11 @@ func logOffence(log *slog.Logger, v disk.Verdict) {
 func evidence(v disk.Verdict) []string {
 	files := make([]string, 0, len(v.Evidence))
 	for _, g := range v.Evidence {
-		files = append(files, fmt.Sprintf("%q %d B, %.0f B/s", g.Path, g.Bytes, g.Rate))
+		what := ""
+		if g.Files > 0 {
+			what = fmt.Sprintf("%d files, %.0f more/s, ", g.Files, g.FileRate)
+		}
+		files = append(files, fmt.Sprintf("%q %s%d B, %.0f B/s", g.Path, what, g.Bytes, g.Rate))
 	}
 	return files
 }

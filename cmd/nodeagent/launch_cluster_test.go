@@ -171,7 +171,7 @@ func (a *api) node(name, program, root string) *launchNode {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	pods, err := newNodePods(c, name)
+	pods, err := newNodePods(c, name, func(bool) {})
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func newRootCommand() *cobra.Command {
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newTopCommand(), newCheckCommand(), plugin.New(), newVersionCommand(),
+	root.AddCommand(newRunCommand(), newTopCommand(), newReplayCommand(), newCheckCommand(), plugin.New(), newVersionCommand(),
 		newLaunchCommand(), newPsCommand(), newLogsCommand(), newStopCommand(), newInspectCommand())
 	return root
 }

@@ -30,16 +30,21 @@ type nodePods struct {
 	informer cache.SharedIndexInformer
 }
 
-// newNodePods follows the pods that are bound to node.
-func newNodePods(c client.WithWatch, node string) (*nodePods, error) {
+// newNodePods follows the pods that are bound to node, and tells each time
+// whether the API server answered.
+func newNodePods(c client.WithWatch, node string, reached func(bool)) (*nodePods, error) {
 	onNode := client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("spec.nodeName", node)}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := &corev1.PodList{}
-			return list, c.List(ctx, list, &client.ListOptions{Raw: &o}, onNode)
+			err := c.List(ctx, list, &client.ListOptions{Raw: &o}, onNode)
+			reached(err == nil)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.Watch(ctx, &corev1.PodList{}, &client.ListOptions{Raw: &o}, onNode)
+			w, err := c.Watch(ctx, &corev1.PodList{}, &client.ListOptions{Raw: &o}, onNode)
+			reached(err == nil)
+			return w, err
 		},
 	}
 	informer := cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{byUID: podUID})

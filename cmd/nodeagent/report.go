@@ -38,7 +38,7 @@ func containerReport(v disk.Verdict, method string, now time.Time) top.Container
 		c.Parts[string(part)] = usage.Bytes
 	}
 	for _, g := range v.Evidence {
-		c.Growing = append(c.Growing, top.File{Path: g.Path, Files: g.Files, Bytes: g.Bytes, BytesPerSecond: g.Rate})
+		c.Growing = append(c.Growing, top.File{Path: g.Path, Files: g.Files, Bytes: g.Bytes, BytesPerSecond: g.Rate, FilesPerSecond: g.FileRate})
 	}
 	return c
 }

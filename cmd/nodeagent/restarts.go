@@ -28,6 +28,7 @@ import (
 type apiParts struct {
 	client  client.WithWatch
 	pods    *nodePods
+	owners  *restart.Owners
 	options restart.Options
 	events  *restart.Events
 	metrics *restart.Metrics
@@ -44,7 +45,8 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	pods, err := newNodePods(c, cfg.Node)
+	owners := restart.NewOwners(c, reg, log.With("part", "restart"))
+	pods, err := newNodePods(c, cfg.Node, owners.Reached)
 	if err != nil {
 		return nil, fmt.Errorf("cannot follow this node's pods: %w", err)
 	}
@@ -59,7 +61,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	}
 	log = log.With("part", "restart")
 	return &apiParts{
-		client: c, pods: pods, leads: leads, log: log,
+		client: c, pods: pods, owners: owners, leads: leads, log: log,
 		options: restart.Options{
 			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
@@ -114,6 +116,7 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 		waitMeasured(ctx, disks, measurePatience)
 		return controller.Run(ctx)
 	})
+	g.Go(func() error { return tellOwners(ctx, a.owners, disks) })
 	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
 	return g.Wait()
 }
@@ -152,12 +155,13 @@ func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester,
 			if !more {
 				return nil
 			}
-			if settled.holds(v.Container.Pod.UID, v.At) {
+			subject := v.Container.Pod.UID + "/" + v.Container.Name
+			if settled.holds(subject, v.At) {
 				continue
 			}
 			logOffence(a.log, v)
 			if outcome, ok := a.request(ctx, requester, v); ok {
-				settled.note(v.Container.Pod.UID, outcome, v.At)
+				settled.note(subject, outcome, v.At)
 			}
 		}
 	}
@@ -173,8 +177,9 @@ func (a *apiParts) request(ctx context.Context, requester *restart.Requester, v 
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	outcome, err := requester.Request(ctx, restart.Request{
-		Pod:    restart.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-		Reason: v1alpha1.ReasonDiskFill, Message: v.Message, FullAt: fullAt(v),
+		Container: v.Container.Name,
+		Pod:       restart.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Reason:    v1alpha1.ReasonDiskFill, Message: v.Message, FullAt: fullAt(v),
 	})
 	if err != nil {
 		a.log.Error("cannot ask for a restart", "pod", pod.Namespace+"/"+pod.Name, "err", err)
@@ -194,10 +199,10 @@ func fullAt(v disk.Verdict) time.Time {
 	return v.At.Add(max(v.Until.Expected, 0))
 }
 
-// settled remembers the pods whose offence has its answer for now, so that one
+// settled remembers the containers whose offence has its answer for now, so that one
 // that lasts asks the API server and writes into the log every few minutes
 // and not every half.
-type settled map[string]time.Time // pod UID: asked again from then on
+type settled map[string]time.Time // pod UID/container: asked again from then on
 
 // settledFor is how long an answer holds. A cooldown may be cleared by a
 // person, and a rollout in progress may end, so none holds for long.
@@ -216,7 +221,7 @@ func (s settled) note(uid string, o restart.Outcome, now time.Time) {
 		if o.Until.Before(until) {
 			until = o.Until
 		}
-	case restart.Excluded, restart.Ineffective:
+	case restart.Excluded, restart.Ineffective, restart.Unfit:
 	default:
 		return // on its way: look again soon
 	}

@@ -18,6 +18,7 @@ type runOptions struct {
 	standalone bool
 	reload     bool
 	logLevel   slog.Level
+	record     recordOptions
 }
 
 func newRunCommand() *cobra.Command {
@@ -38,6 +39,7 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(cmd)
+	o.record.addFlags(cmd)
 	cmd.Flags().TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: DEBUG, INFO, WARN or ERROR")
 	return cmd
 }

@@ -155,7 +155,7 @@ func (w *Watcher) deleted(t *track, s scanned, found OpenFiles) {
 		p := w.deletedOn(t, fs)
 		p.sample(s.at.Add(s.took), u, fs.usage)
 		if fs == base { // what is evidence on one is not asked of each
-			p.marks.look(p.at, Look{Files: found.Files})
+			p.mark(Look{Files: found.Files})
 		}
 	}
 	w.judge(t, s.at.Add(s.took))

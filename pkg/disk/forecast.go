@@ -35,6 +35,7 @@ type Facts struct {
 	Container runtime.Container
 	Node      string // its name, for the message; may be empty
 	At        time.Time
+	Watched   time.Time // since when it is looked at; zero: for long
 	Parts     []Holding // those that are known, at least one; the layer first
 	Siblings  Siblings
 	Limits    Limits
@@ -173,13 +174,13 @@ func together(parts []Holding, counts func(Holding) bool, of figure) (held int64
 		switch {
 		case t.Rate.Expected <= 0:
 			peak += float64(n)
-		case backAt(float64(n), t.Peak):
+		case outgrew(float64(n), t.Peak):
 			anew = true
 		default:
 			peak += t.Peak
 		}
 	}
-	own.Rising, own.Looks = lead.Rising, lead.Looks
+	own.Rising, own.Looks, own.Began = lead.Rising, lead.Looks, lead.Began
 	if !anew && own.Rate.Expected > 0 {
 		own.Peak = peak
 	}

@@ -61,13 +61,13 @@ func next(f Facts, p Policy, was State, all []forecast) State {
 		return State{}
 	}
 	if !was.Offender {
-		if b, ok := offence(all, p); ok {
+		if b, ok := offence(f, all, p); ok {
 			return State{Offender: true, Since: f.At, Bound: b.bound, Resource: b.resource, Filesystem: b.of()}
 		}
 		return State{}
 	}
 	now := was
-	if b, ok := offence(all, p); ok { // it may have become another bound's
+	if b, ok := offence(f, all, p); ok { // it may have become another bound's
 		now.Bound, now.Resource, now.Filesystem = b.bound, b.resource, b.of()
 	}
 	switch {
@@ -83,11 +83,11 @@ func next(f Facts, p Policy, was State, all []forecast) State {
 }
 
 // offence is the nearest bound that is sure to be reached.
-func offence(all []forecast, p Policy) (forecast, bool) {
+func offence(f Facts, all []forecast, p Policy) (forecast, bool) {
 	var worst forecast
 	found := false
 	for _, b := range all {
-		if sure(b, p) && (!found || b.until.Expected < worst.until.Expected) {
+		if sure(f, b, p) && (!found || b.until.Expected < worst.until.Expected) {
 			worst, found = b, true
 		}
 	}
@@ -95,14 +95,24 @@ func offence(all []forecast, p Policy) (forecast, bool) {
 }
 
 // sure tells whether the container is an offender by this bound.
-func sure(b forecast, p Policy) bool {
+func sure(f Facts, b forecast, p Policy) bool {
 	if exceeded(b) {
 		return true
 	}
-	if b.own.Rising < p.Sustain || b.own.Looks < minLooks || b.until.Latest > p.Horizon {
+	if b.own.Rising < sustain(f, b, p) || b.own.Looks < minLooks || b.until.Latest > p.Horizon {
 		return false
 	}
-	return !regrowth(b) && toBlame(b, p, 1)
+	return !regrowth(b, p) && toBlame(b, p, 1)
+}
+
+// sustain is for how long it must have grown to be sure. One that was never
+// seen quiet may be unpacking, warming a cache, or in the middle of a tooth:
+// that gets longer, as far as there is time for it.
+func sustain(f Facts, b forecast, p Policy) time.Duration {
+	if f.Watched.IsZero() || b.own.Began.Sub(f.Watched) > p.Startup {
+		return p.Sustain
+	}
+	return max(p.Sustain, min(p.StartupSustain, b.until.Latest/10))
 }
 
 // exceeded tells whether a limit is behind already, and that by this
@@ -123,22 +133,32 @@ func near(all []forecast, p Policy) bool {
 		if exceeded(b) {
 			return true
 		}
-		if b.until.Expected <= 2*p.Horizon && !regrowth(b) && toBlame(b, p, 0.5) {
+		if b.until.Expected <= 2*p.Horizon && !regrowth(b, p) && toBlame(b, p, 0.5) {
 			return true
 		}
 	}
 	return false
 }
 
-// regrowth tells whether it only grows back to where it has been before, and
-// there was and is room for that: the tooth of a saw.
-func regrowth(b forecast) bool {
-	return !backAt(float64(b.held), b.own.Peak) && float64(b.held+b.room) > 1.05*b.own.Peak
+// regrowth tells whether it only grows back to where it has been before, or not
+// far above, and there is room for that, with time to act should it go on: the
+// tooth of a saw. No tooth is as high as the one before.
+func regrowth(b forecast, p Policy) bool {
+	within := func(times float64, left time.Duration) bool {
+		beyond := float64(b.held+b.room) - times*b.own.Peak
+		return float64(b.held) < times*b.own.Peak && beyond > 0 && timeFor(int64(beyond), b.rate.High) >= left
+	}
+	return within(habit, p.Horizon/6) || within(again, p.Horizon/30)
 }
 
-// backAt tells whether something stands where it stood before it dropped, or
-// above.
-func backAt(held, peak float64) bool { return held >= 1.05*peak }
+const (
+	again = 1.05 // of a peak: where it was before, or about there
+	habit = 2.0  // of a peak: what may still be a higher tooth
+)
+
+// outgrew tells whether something stands far above where it stood before it
+// dropped.
+func outgrew(held, peak float64) bool { return held >= habit*peak }
 
 // toBlame tells whether the container's own growth counts; ease lowers the bar.
 func toBlame(b forecast, p Policy, ease float64) bool {

@@ -175,6 +175,57 @@ func TestJudgeEnters(t *testing.T) {
 			bound: BoundFilesystem, offender: true,
 		},
 		{
+			name: "somewhat above where it was, with time to act",
+			change: func(f *Facts, _ *Policy) {
+				f.Parts[0].Usage.Bytes, f.Parts[0].Trends.Bytes.Peak = 5*gib, 4*gib
+			},
+			bound: BoundFilesystem,
+		},
+		{
+			name: "somewhat above where it was, without",
+			change: func(f *Facts, _ *Policy) {
+				f.Parts[0].Usage.Bytes, f.Parts[0].Trends.Bytes.Peak, f.Parts[0].Filesystem.Avail = 5*gib, 4*gib, 23*gib
+			},
+			bound: BoundFilesystem, offender: true,
+		},
+		{
+			name: "twice as high as it was",
+			change: func(f *Facts, _ *Policy) {
+				f.Parts[0].Usage.Bytes, f.Parts[0].Trends.Bytes.Peak = 8*gib, 4*gib
+			},
+			bound: BoundFilesystem, offender: true,
+		},
+		{
+			name: "never seen quiet",
+			change: func(f *Facts, _ *Policy) {
+				f.Watched, f.Parts[0].Trends.Bytes.Began = epoch.Add(-10*time.Second), epoch.Add(-10*time.Second)
+			},
+			bound: BoundFilesystem,
+		},
+		{
+			name: "seen quiet",
+			change: func(f *Facts, _ *Policy) {
+				f.Watched, f.Parts[0].Trends.Bytes.Began = epoch.Add(-12*time.Second), epoch.Add(-10*time.Second)
+			},
+			bound: BoundFilesystem, offender: true,
+		},
+		{
+			name: "never seen quiet, for a minute",
+			change: func(f *Facts, _ *Policy) {
+				f.Watched, f.Parts[0].Trends.Bytes.Began = epoch.Add(-time.Minute), epoch.Add(-time.Minute)
+				f.Parts[0].Trends.Bytes.Rising = time.Minute
+			},
+			bound: BoundFilesystem, offender: true,
+		},
+		{
+			name: "never seen quiet, and a tenth of the time is gone",
+			change: func(f *Facts, _ *Policy) {
+				f.Watched, f.Parts[0].Trends.Bytes.Began = epoch.Add(-10*time.Second), epoch.Add(-10*time.Second)
+				f.Parts[0].Filesystem.Avail = 16*gib + 700*mib
+			},
+			bound: BoundFilesystem, offender: true,
+		},
+		{
 			name: "inodes",
 			change: func(f *Facts, _ *Policy) {
 				f.Parts[0].Trends.Bytes = steady(0.1)

@@ -45,6 +45,7 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	for k := range w.tracks {
 		if !there[k] {
 			delete(w.tracks, k)
+			w.opts.Recorder.gone(k)
 			changed = true
 		}
 	}

@@ -34,10 +34,13 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_bytes", "gauge", "bytes", containerLabels("part"), "Bytes allocated on disk by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
-		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels(), "Time until the container reaches its first bound: file system reserve, own limit or pod limit; +Inf when it does not grow."},
+		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit); +Inf when it does not grow."},
+		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the highest rate that the samples allow."},
+		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the lowest; within the horizon it makes an offender."},
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
 		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
+		{"nodeagent_filesystem_available_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes available on it to those without privileges; the kubelet evicts when they are below the reserve."},
 		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it: what this node's kubelet evicts at, disk.reserve where that is set, or 15% where neither is known."},
 		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
 		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
@@ -151,7 +154,9 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 		return
 	}
 	put("nodeagent_container_disk_growth_bytes_per_second", x.growth, l...)
-	put("nodeagent_container_disk_full_seconds", seconds(x.full), l...)
+	put("nodeagent_container_disk_full_seconds", seconds(x.until.Expected), with(string(x.bound))...)
+	put("nodeagent_container_disk_full_soonest_seconds", seconds(x.until.Soonest), with(string(x.bound))...)
+	put("nodeagent_container_disk_full_latest_seconds", seconds(x.until.Latest), with(string(x.bound))...)
 	offender := 0.0
 	if x.offender {
 		offender = 1
@@ -162,6 +167,7 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 func collectFilesystem(put func(string, float64, ...string), mount string, x filesystemSeries) {
 	put("nodeagent_filesystem_size_bytes", float64(x.usage.Size), mount)
 	put("nodeagent_filesystem_used_bytes", float64(x.usage.Used), mount)
+	put("nodeagent_filesystem_available_bytes", float64(x.usage.Avail), mount)
 	put("nodeagent_filesystem_reserve_bytes", float64(x.reserve), mount)
 	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.attributed)), mount)
 	if x.kept {

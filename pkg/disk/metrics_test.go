@@ -28,7 +28,7 @@ func TestMetricsGolden(t *testing.T) {
 		s.disk = func(s float64) float64 { return 253.004 + 25*s } // someone else writes as well
 		full := mounting(mounting(app, emptyDirs+"cache", "/cache"), cri+"4f3c/volumes/9a", "/data")
 		full.Logs, full.Cgroup = "/var/log/pods/shop_checkout-7c9f_u-1/app", "/kubepods/podu-1/4f3c"
-		s.add(full, holds(func(s float64) float64 { return 100 + 20*s }))
+		s.add(full, holds(func(s float64) float64 { return 100 + 20*max(0, s-5) }))
 		s.folder(emptyDirs+"cache", still(30))
 		s.folder(cri+"4f3c/volumes/9a", still(2))
 		s.folder(full.Logs, still(7))
@@ -51,7 +51,7 @@ func TestMetricsGolden(t *testing.T) {
 			}}
 		}
 		watch(t, o)
-		pass(21 * time.Second)
+		pass(26 * time.Second)
 		families, err := o.Registerer.(prometheus.Gatherer).Gather()
 		must(t, err)
 		for _, f := range families {

@@ -127,6 +127,9 @@ type place struct {
 	series Series
 	trends Trends
 	marks  marks
+	// evidence is what grew, by its path within the place; none while it
+	// does not grow.
+	evidence []Growth
 }
 
 // measured tells whether it is looked at by a Meter; the others are told of.
@@ -146,17 +149,26 @@ func (p *place) look(l Look) {
 	p.since = l.Started
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
+	p.mark(l)
+}
+
+// mark takes in which files a look saw.
+func (p *place) mark(l Look) {
 	if p.moves() {
 		p.marks.look(p.at, l)
 	} else {
 		p.marks.rest(p.at)
+	}
+	p.evidence = nil
+	if p.growing() {
+		p.evidence = p.marks.growths()
 	}
 }
 
 func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
 	p.at, p.usage, p.failures, p.gone = at, u, 0, time.Time{}
 	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
-	p.trends = p.series.Trends()
+	p.trends = p.series.Trends().remembering(p.trends, u)
 }
 
 // took adds what a measure cost, good or not, to what it is expected to cost.
@@ -182,10 +194,7 @@ func (p *place) growing() bool {
 // growths are its evidence, with paths as the container sees them that has
 // the place at shown.
 func (p *place) growths(shown string) []Growth {
-	if !p.growing() {
-		return nil
-	}
-	out := p.marks.growths()
+	out := slices.Clone(p.evidence)
 	for i := range out {
 		if shown != "" {
 			out[i].Path = strings.TrimSuffix(strings.TrimSuffix(shown, "/")+out[i].Path, "/")

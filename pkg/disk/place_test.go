@@ -190,10 +190,10 @@ func TestMemoryIsNoDisk(t *testing.T) {
 func TestEmptyDirLeak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
-		s.folder(emptyDirs+"cache", holds(func(s float64) float64 { return 10 + 20*s }))
+		s.folder(emptyDirs+"cache", holds(func(s float64) float64 { return 10 + 20*max(0, s-10) }))
 		s.add(mounting(app, emptyDirs+"cache", "/cache/"), still(10))
 		w := watch(t, s.options(t))
-		pass(15 * time.Second)
+		pass(25 * time.Second)
 		v := w.Verdicts()[0]
 		if !v.Offender || v.Bound != BoundFilesystem || v.Filesystem != "/" || len(v.Evidence) == 0 {
 			t.Fatalf("verdict %+v", v)

@@ -33,6 +33,10 @@ type Policy struct {
 	// one within 8 s: up to 2 s until the first look that sees it, then one a
 	// second.
 	Sustain time.Duration
+	// Startup and StartupSustain: a container that grows since Startup after
+	// it was first looked at, or before, must have grown for StartupSustain, or
+	// for a tenth of the time that is left if that is less. Default 1 s, 1 min.
+	Startup, StartupSustain time.Duration
 	// Calm is for how long no bound may be nearer than twice the Horizon
 	// before an offender is none any more. Default 1 min.
 	Calm time.Duration
@@ -53,15 +57,17 @@ type Policy struct {
 // DefaultPolicy is what a platform engineer would keep.
 func DefaultPolicy() Policy {
 	return Policy{
-		Reserve:      Reserve{Percent: 15},
-		InodeReserve: Reserve{Percent: 5},
-		Horizon:      30 * time.Minute,
-		Sustain:      5 * time.Second,
-		Calm:         time.Minute,
-		MinBytes:     64 << 20,
-		MinInodes:    10_000,
-		MinShare:     0.2,
-		MinRate:      64 << 10,
+		Reserve:        Reserve{Percent: 15},
+		InodeReserve:   Reserve{Percent: 5},
+		Horizon:        30 * time.Minute,
+		Sustain:        5 * time.Second,
+		Startup:        time.Second,
+		StartupSustain: time.Minute,
+		Calm:           time.Minute,
+		MinBytes:       64 << 20,
+		MinInodes:      10_000,
+		MinShare:       0.2,
+		MinRate:        64 << 10,
 	}
 }
 
@@ -75,6 +81,7 @@ func (p Policy) Validate() error {
 	}
 	check(p.Horizon > 0, "horizon must be above 0")
 	check(p.Sustain > 0 && p.Sustain < seriesWindow, "sustain must be above 0 and below 5m")
+	check(p.Startup >= 0 && p.StartupSustain >= 0 && p.StartupSustain < seriesWindow, "startup must not be below 0, nor startup sustain, which must be below 5m")
 	check(p.Calm >= 0, "calm must not be below 0")
 	check(p.MinBytes >= 0 && p.MinInodes >= 0, "the least amount held must not be below 0")
 	check(p.MinShare >= 0 && p.MinShare <= 1, "the least share must be from 0 to 1")

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -20,6 +21,12 @@ type Trend struct {
 	// many points that growth was seen in.
 	Rising time.Duration
 	Looks  int
+	// Began is since when it has grown, at a tenth of its rate or more, with
+	// no pause above 5 s; zero when it does not grow. Rising goes by a window.
+	Began time.Time
+	// Floor tells that the rate is that of the floor: what stays when files
+	// that come and go have gone.
+	Floor bool
 	// Peak is the level it stood at before it last dropped. Growing back to
 	// it is nothing new: a log that is rotated does it all the time.
 	Peak float64
@@ -30,6 +37,9 @@ const (
 	thinned   = 24 // points of a window after thinning: 276 pairs
 	outlier   = 0.1
 	riseShare = 0.1  // of the expected growth: less than that is a pause
+	onset     = 0.01 // of a rise: up to there it is quiet
+	riseGap   = 5 * time.Second
+	teeth     = 5    // drops that a floor must have been seen at
 	z95       = 1.96 // two-sided 95% of the normal distribution
 )
 
@@ -46,12 +56,32 @@ const (
 //
 // Growth that paused for longer than it ever did while it grew may be over:
 // its Low is 0. That is how a start-up fill differs from a leak.
+//
+// A drop starts it over. Where there were many, as of temporary files or of a
+// log that is rotated, the low points between them tell whether something
+// stays: then that is the growth.
 func Estimate(points []Point) Trend {
 	seg, peak := sinceDrop(points)
-	t := Trend{Peak: peak}
+	t := sinceThen(seg)
+	t.Peak = peak
+	f := floor(points)
+	last := seg[max(0, len(seg)-1):]
+	switch {
+	case f.Rate.Low <= 0:
+		return t
+	case t.Rate.Low > f.Rate.Low && outgrew(last[0].Value, peak):
+		return t // it outgrows what comes and goes
+	}
+	return f
+}
+
+// sinceThen is the trend of a segment without a drop.
+func sinceThen(seg []Point) Trend {
+	var t Trend
 	if flat(seg) {
 		return t
 	}
+	seg = sinceOnset(seg)
 	rate, window := intersect(seg)
 	t.Rate = rate
 	if rate.Low <= 0 {
@@ -61,8 +91,67 @@ func Estimate(points []Point) Trend {
 	t.Rising, t.Looks = rising(window, rate.Expected)
 	if t.Looks == 0 {
 		t.Rate.Low = 0
+		return t
 	}
+	t.Began = began(seg, rate.Expected)
 	return t
+}
+
+// sinceOnset cuts off the quiet time before the growth, which says nothing of
+// its rate: all but the last two points of the first hundredth of the rise.
+func sinceOnset(seg []Point) []Point {
+	top := seg[0].Value
+	for _, p := range seg {
+		top = max(top, p.Value)
+	}
+	quiet := seg[0].Value + onset*(top-seg[0].Value)
+	i := 1
+	for i < len(seg) && seg[i].Value <= quiet {
+		i++
+	}
+	return seg[max(0, i-2):]
+}
+
+// floor is the trend of the lowest points after each drop.
+func floor(points []Point) Trend {
+	var lows []Point
+	for rest := points; len(rest) > 0; {
+		seg, _ := sinceDrop(rest)
+		rest = rest[:len(rest)-len(seg)]
+		if len(rest) > 0 { // what was before the first drop may be anything
+			lows = append(lows, lowest(seg))
+		}
+	}
+	if len(lows) < teeth {
+		return Trend{}
+	}
+	slices.Reverse(lows)
+	t := Trend{Floor: true, Rate: theilSen(thin(lows)), Looks: len(lows), Began: lows[0].At}
+	t.Rising = points[len(points)-1].At.Sub(lows[0].At)
+	return t
+}
+
+// lowest is the first of the lowest points.
+func lowest(p []Point) Point {
+	return slices.MinFunc(p, func(a, b Point) int { return cmp.Compare(a.Value, b.Value) })
+}
+
+// began goes back as long as it grew, and tells when within the first step the
+// growth must have begun.
+func began(seg []Point, rate float64) time.Time {
+	at := seg[len(seg)-1].At
+	for i := len(seg) - 1; i > 0 && at.Sub(seg[i].At) <= riseGap; i-- {
+		if grows(seg[i-1], seg[i], rate) {
+			took := time.Duration((seg[i].Value - seg[i-1].Value) / rate * float64(time.Second))
+			at = seg[i].At.Add(-min(took, seg[i].At.Sub(seg[i-1].At)))
+		}
+	}
+	return at
+}
+
+// grows tells whether a good part of the expected growth is between two points.
+func grows(a, b Point, rate float64) bool {
+	return b.Value-a.Value >= riseShare*rate*b.At.Sub(a.At).Seconds()
 }
 
 func positive(r Rate) Rate {
@@ -175,8 +264,7 @@ func theilSen(p []Point) Rate {
 func rising(p []Point, rate float64) (time.Duration, int) {
 	first, last, longest := -1, -1, time.Duration(0)
 	for i := 1; i < len(p); i++ {
-		dt := p[i].At.Sub(p[i-1].At)
-		if p[i].Value-p[i-1].Value < riseShare*rate*dt.Seconds() {
+		if !grows(p[i-1], p[i], rate) {
 			continue
 		}
 		if first < 0 {

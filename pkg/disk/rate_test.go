@@ -86,6 +86,20 @@ func TestEstimate(t *testing.T) {
 			expected: span{2.5, 3.5}, low: span{1, 3}, rising: 250 * time.Second,
 		},
 		{
+			name: "a leak under temporary files",
+			points: curve(0, 300, func(s float64) float64 {
+				return s + 30*math.Mod(s, 12)/12
+			}),
+			expected: span{0.95, 1.05}, low: span{0.9, 1}, rising: 250 * time.Second, peak: -1,
+		},
+		{
+			name: "a saw has no floor that rises",
+			points: curve(0, 298, func(s float64) float64 {
+				return 50 + 2*math.Mod(s, 50)
+			}),
+			expected: span{1.9, 2.1}, low: span{1.9, 2.1}, rising: 40 * time.Second, peak: 142,
+		},
+		{
 			name:     "fast, then slow",
 			points:   curve(0, 200, func(s float64) float64 { return min(100*s, 10000) + 2*max(0, s-100) }),
 			expected: span{1.9, 2.1}, low: span{1.9, 2.1}, rising: 8 * time.Second,
@@ -134,6 +148,48 @@ func TestEstimateBounds(t *testing.T) {
 	}
 	if within < rounds*8/10 {
 		t.Errorf("the true rate was within the bounds in %d of %d", within, rounds)
+	}
+}
+
+// TestPeaksAreRemembered: a tooth that is longer than the series is none the
+// less known to have been higher before.
+func TestPeaksAreRemembered(t *testing.T) {
+	var series Series
+	var trends Trends
+	at := func(s int, mb float64) {
+		u := Usage{Bytes: int64(mb * mib)}
+		series = series.Add(Sample{At: epoch.Add(time.Duration(s) * time.Second), Usage: u})
+		trends = series.Trends().remembering(trends, u)
+	}
+	for s := 0; s < 7200; s += 2 { // each tooth an hour
+		at(s, 100+float64(s%3600)/10)
+	}
+	if got := trends.Bytes.Peak / mib; got < 459 || got > 460 {
+		t.Errorf("an hour after the drop the peak is %.0f MiB", got)
+	}
+	for s := 7200; s < 14400; s += 2 { // and then it does not stop
+		at(s, 100+float64(s-7200)/5)
+	}
+	if trends.Bytes.Peak != 0 {
+		t.Errorf("the peak of %.0f MiB is remembered at %.0f MiB", trends.Bytes.Peak/mib, 100+7200.0/5)
+	}
+}
+
+// TestBegan: growth is told to have begun within the step that first saw it.
+func TestBegan(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		points []Point
+		began  float64 // seconds
+	}{
+		{"from the first look on", every(2*time.Second, 0, 20, 40, 60, 80), 0},
+		{"half-way between two looks", every(2*time.Second, 0, 0, 10, 30, 50, 70), 3},
+		{"after a pause", every(2*time.Second, 0, 20, 40, 60, 60, 60, 60, 60, 80, 100, 120, 140, 160, 180, 200, 220), 14},
+	} {
+		got := Estimate(c.points).Began.Sub(epoch).Seconds()
+		if math.Abs(got-c.began) > 0.5 {
+			t.Errorf("%s: began at %.1f s, want %.1f", c.name, got, c.began)
+		}
 	}
 }
 

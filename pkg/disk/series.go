@@ -69,3 +69,19 @@ func (s Series) Trends() Trends {
 	}
 	return t
 }
+
+// remembering keeps the peaks of the looks before: a series forgets them after
+// five minutes, and the next tooth of a saw may be days long. A peak is
+// forgotten when it is passed.
+func (t Trends) remembering(before Trends, u Usage) Trends {
+	t.Bytes.Peak = peakOf(t.Bytes, before.Bytes, u.Bytes)
+	t.Inodes.Peak = peakOf(t.Inodes, before.Inodes, u.Inodes)
+	return t
+}
+
+func peakOf(now, before Trend, held int64) float64 {
+	if now.Floor || outgrew(float64(held), before.Peak) {
+		return now.Peak
+	}
+	return max(now.Peak, before.Peak)
+}

@@ -24,7 +24,8 @@ type containerSeries struct {
 	parts    map[Part]partSeries
 	places   map[*place]bool // that are in it: an emptyDir or a folder of logs once
 	growth   float64
-	full     time.Duration
+	until    Until // of the one that is full first
+	bound    Bound
 	offender bool
 	sandbox  bool
 }
@@ -114,10 +115,12 @@ func (s *snapshot) add(t *track, now time.Time) {
 	k := seriesKey{c.Pod.Namespace, c.Pod.Name, ContainerName(c), c.Pod.UID}
 	x := s.containers[k]
 	if x == nil {
-		x = &containerSeries{full: Never, sandbox: c.Sandbox, parts: make(map[Part]partSeries), places: make(map[*place]bool)}
+		x = &containerSeries{until: Until{Never, Never, Never}, sandbox: c.Sandbox, parts: make(map[Part]partSeries), places: make(map[*place]bool)}
 		s.containers[k] = x
 	}
-	x.full = min(x.full, t.verdict.Until.Expected)
+	if u := t.verdict.Until; x.bound == "" || u.Expected < x.until.Expected {
+		x.until, x.bound = u, t.verdict.Bound
+	}
 	x.offender = x.offender || t.verdict.Offender
 	for _, h := range t.holds {
 		p := h.place

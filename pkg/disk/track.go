@@ -10,6 +10,8 @@ import (
 // key names a container: its id is unique within its containerd namespace.
 type key struct{ namespace, id string }
 
+func (k key) String() string { return k.namespace + "/" + k.id }
+
 func keyOf(c runtime.Container) key { return key{c.Namespace, c.ID} }
 
 // track is what the watcher knows of one container.
@@ -18,7 +20,8 @@ type track struct {
 	holds     []hold // the layer first
 	blind     bool   // its open files could not be looked at the last time
 
-	verdict Verdict // zero before the first good look at any of its places
+	watched time.Time // when it was first judged
+	verdict Verdict   // zero before the first good look at any of its places
 	state   State
 	told    time.Time
 }

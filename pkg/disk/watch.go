@@ -69,6 +69,8 @@ type Options struct {
 	Share float64
 	// Repeat is how often an offence is told again while it lasts. Default 30 s.
 	Repeat time.Duration
+	// Recorder takes down what verdicts are made of. Nil: nobody does.
+	Recorder *Recorder
 	// Registerer takes the metrics. Nil: none.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger // nil: silent
@@ -156,6 +158,7 @@ func NewWatcher(o Options) (*Watcher, error) {
 	if err := w.register(o.Registerer); err != nil {
 		return nil, err
 	}
+	o.Recorder.head(o.Node, o.Policy, time.Now())
 	return w, nil
 }
 
@@ -361,10 +364,14 @@ func (w *Watcher) look(p *place, l Look) {
 }
 
 func (w *Watcher) judge(t *track, at time.Time) {
-	f := Facts{Container: t.container, Node: w.opts.Node, At: at, Parts: t.holdings()}
+	if t.watched.IsZero() {
+		t.watched = at
+	}
+	f := Facts{Container: t.container, Node: w.opts.Node, At: at, Watched: t.watched, Parts: t.holdings()}
 	if w.opts.Limits != nil && t.container.Pod.UID != "" {
 		f.Limits = w.opts.Limits.Limits(t.container.Pod.UID)
 	}
+	w.opts.Recorder.judged(t, at, f.Limits)
 	if f.Limits.Pod > 0 {
 		f.Siblings = w.siblings(t)
 	}

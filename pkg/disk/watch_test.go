@@ -502,7 +502,9 @@ func TestWatcherWithoutItsHost(t *testing.T) {
 		if failures() < 10 || w.Ready() {
 			t.Errorf("%v failures, ready %v; want failures and never ready", failures(), w.Ready())
 		}
+		s.mu.Lock()
 		s.looks[one.Layer.Upper] = still(5)
+		s.mu.Unlock()
 		pass(10 * time.Second)
 		if !w.Ready() {
 			t.Error("not ready though a layer was measured")
@@ -522,7 +524,9 @@ func TestWatcherStaysReady(t *testing.T) {
 		}
 		late := container("late", "u-3", "app", "l")
 		late.Layer = runtime.Layer{Snapshotter: "overlayfs", Key: "l", Upper: "/hung/l"}
+		s.mu.Lock()
 		s.cost["/hung/l"] = time.Hour
+		s.mu.Unlock()
 		s.add(late, still(5))
 		pass(5 * time.Second)
 		if !w.Ready() {

@@ -42,7 +42,24 @@ func TestOnAPIServer(t *testing.T) {
 	}
 	c := startCluster(t)
 	k := startKubelet(t, c)
-	stories := map[string]func(*testing.T, *stage, string){
+	t.Run("stories", func(t *testing.T) {
+		for name, story := range stories() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				story(t, newStage(t, c, k, name), name)
+			})
+		}
+	})
+	for name, story := range storiesAlone() {
+		t.Run(name, func(t *testing.T) { story(t, newStage(t, c, k, name), name) })
+	}
+}
+
+type story func(t *testing.T, s *stage, namespace string)
+
+// stories are played side by side.
+func stories() map[string]story {
+	return map[string]story{
 		"deployment":         storyDeployment,
 		"statefulset":        storyStatefulSet,
 		"daemonset":          storyDaemonSet,
@@ -74,6 +91,7 @@ func TestOnAPIServer(t *testing.T) {
 		"killed-stalling":    storyKilledStalling,
 		"abandoned":          storyAbandoned,
 		"long-names":         storyLongNames,
+		"owners":             storyOwners,
 		"killed-elsewhere":   storyKilledElsewhere,
 		"killed-waiting":     storyKilledWaiting,
 		"cut-off":            storyCutOff,
@@ -90,20 +108,12 @@ func TestOnAPIServer(t *testing.T) {
 		"ineffective":        storyIneffective,
 		"deleted-midway":     storyDeletedMidway,
 	}
-	t.Run("stories", func(t *testing.T) {
-		for name, story := range stories {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				story(t, newStage(t, c, k, name), name)
-			})
-		}
-	})
-	t.Run("rounds", func(t *testing.T) {
-		storyRounds(t, newStage(t, c, k, "rounds"), "rounds")
-	})
-	t.Run("api-restart", func(t *testing.T) {
-		storyAPIRestart(t, newStage(t, c, k, "api-restart"), "api-restart")
-	})
+}
+
+// storiesAlone are played after the others: they do things to the API server,
+// or to everybody's patience.
+func storiesAlone() map[string]story {
+	return map[string]story{"rounds": storyRounds, "api-restart": storyAPIRestart}
 }
 
 // agent is one node's restart machinery, as cmd/nodeagent wires it.
@@ -242,7 +252,7 @@ func (s *stage) ended(t *testing.T, namespace, name string) *v1alpha1.Restart {
 func (s *stage) until(t *testing.T, namespace, name string, so func(*v1alpha1.Restart) bool) *v1alpha1.Restart {
 	t.Helper()
 	r := &v1alpha1.Restart{}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		err := s.cluster.admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, r)

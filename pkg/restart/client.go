@@ -58,13 +58,15 @@ func newScheme() (*runtime.Scheme, error) {
 func newMapper() meta.RESTMapper {
 	core, apps, own := corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, v1alpha1.GroupVersion()
 	mapper := meta.NewDefaultRESTMapper(nil)
-	for _, kind := range []string{KindPod, KindReplicationController, "Event", "PersistentVolumeClaim", "Service"} {
+	for _, kind := range []string{KindPod, KindReplicationController, "Event", "PersistentVolumeClaim", "ResourceQuota", "Service"} {
 		mapper.Add(core.WithKind(kind), meta.RESTScopeNamespace)
 	}
 	for _, kind := range []string{KindDeployment, KindReplicaSet, KindStatefulSet, KindDaemonSet} {
 		mapper.Add(apps.WithKind(kind), meta.RESTScopeNamespace)
 	}
 	mapper.Add(core.WithKind("Namespace"), meta.RESTScopeRoot)
+	mapper.Add(core.WithKind("Node"), meta.RESTScopeRoot)
+	mapper.Add(policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), meta.RESTScopeNamespace)
 	mapper.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
 	mapper.Add(batchv1.SchemeGroupVersion.WithKind(KindJob), meta.RESTScopeNamespace)
 	mapper.Add(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), meta.RESTScopeNamespace)

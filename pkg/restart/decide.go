@@ -17,6 +17,7 @@ const (
 	CoolingDown OutcomeKind = "CoolingDown" // one ended not long ago; see Until
 	Gone        OutcomeKind = "Gone"        // the pod is gone or going: nothing to restart
 	Excluded    OutcomeKind = "Excluded"    // configuration forbids it
+	Unfit       OutcomeKind = "Unfit"       // no Restart can be made for its owner, whose reference is odd or forged
 	Ineffective OutcomeKind = "Ineffective" // the last one did not help, and nobody has cleared that
 )
 
@@ -42,6 +43,8 @@ func (o Outcome) sentence() string {
 		return "Restart " + o.Restart + " ended not long ago: nothing more is done before " + o.Until.UTC().Format(time.RFC3339) + "."
 	case Ineffective:
 		return "Restart " + o.Restart + " did not help: nothing more is done until somebody deletes it or asks for one."
+	case Unfit:
+		return "Nothing can be restarted: the pod's owner, as its ownerReferences name it, is no workload that a Restart can be made for."
 	case Gone, Excluded:
 	}
 	return ""

@@ -66,6 +66,7 @@ type event struct {
 	// once tells apart what is worth telling again in the same words; empty
 	// means once an hour.
 	once string
+	part string // of the object: a container
 }
 
 func eventOn(pod *corev1.Pod, kind, reason, message string) event {
@@ -97,7 +98,7 @@ func (e *Events) name(ev event) string {
 		once = e.now().Truncate(eventRepeat).UTC().Format(time.RFC3339)
 	}
 	sum := fnv.New64a()
-	for _, part := range []string{string(ev.about.UID), ev.reason, once} {
+	for _, part := range []string{string(ev.about.UID), ev.reason, once, ev.part} {
 		sum.Write([]byte(part))
 		sum.Write([]byte{0})
 	}

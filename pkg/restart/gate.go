@@ -94,7 +94,7 @@ func askApproval(r *v1alpha1.Restart) string {
 
 // wouldDo says what the restart comes to.
 func wouldDo(w World) string {
-	going := len(startStatus(w).OldPods)
+	going := int(startStatus(w).Pods)
 	said := fmt.Sprintf("It replaces %s of %s", pods(going), describe(w.Restart.Spec.Target))
 	switch w.method() {
 	case v1alpha1.MethodTemplate:

@@ -110,6 +110,9 @@ func (l *looker) around(ctx context.Context, w *World) error {
 		if err := l.mode(ctx, w); err != nil {
 			return err
 		}
+		if err := l.room(ctx, w); err != nil {
+			return err
+		}
 	}
 	if m := w.method(); m == v1alpha1.MethodRelease || m == v1alpha1.MethodCopy {
 		if err := l.traffic(ctx, w); err != nil {

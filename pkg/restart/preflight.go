@@ -44,9 +44,13 @@ func Preflight(w World) []Finding {
 	if w.method() == v1alpha1.MethodRelease {
 		found = append(found, preflightRelease(w)...)
 	}
+	if n := len(w.Pods); n > maxOldPods && w.method() != v1alpha1.MethodTemplate {
+		found = append(found, Finding{Forbids, fmt.Sprintf("It has %d pods, and no more than %d are replaced one by one.", n, maxOldPods)})
+	}
 	if w.besides() {
 		found = append(found, preflightSurge(w)...)
 	}
+	found = append(found, preflightRoom(w)...)
 	if w.Target.DaemonSet == nil && w.Target.Job == nil && !probed(w.Target.template().Spec) {
 		found = append(found, Finding{Warns, "No container has a readiness probe, so a new pod counts as Ready as soon as it runs."})
 	}

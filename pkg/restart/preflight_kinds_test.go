@@ -121,9 +121,6 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"bare pod, RWX claim", with(volume(claim), func(w *World) { w.Claims = claims(corev1.ReadWriteMany) }), "", ""},
 		{"bare pod, emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), Warns, "volume data is lost"},
 		{"bare pod, hostPath", volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}), Forbids, "path /srv of its node"},
-		{"bare pod, hostPath, bound to its node", with(volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}), func(w *World) {
-			w.Target.Pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: nodeA}
-		}), "", ""},
 		{"bare pod, no probe", bare(func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe = nil }), Warns, "readiness probe"},
 		{"bare pod, another of the same name", with(testWorld(KindPod), func(w *World) { w.Restart.Spec.PodUID = "former" }), Forbids, "is gone already"},
 

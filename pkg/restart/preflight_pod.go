@@ -26,16 +26,16 @@ func preflightPod(p *corev1.Pod) []Finding {
 	case p.Spec.Hostname != "" || p.Spec.Subdomain != "":
 		return []Finding{{Forbids, fmt.Sprintf("The pod has a name in DNS of its own (%s), which a copy beside it cannot have.", strings.Trim(p.Spec.Hostname+"."+p.Spec.Subdomain, "."))}}
 	}
+	if why := preflightCopied(&p.Spec); why != "" {
+		return []Finding{{Forbids, why}}
+	}
 	return preflightVolumes(p)
 }
 
 func preflightVolumes(p *corev1.Pod) []Finding {
 	var lost []string
 	for _, v := range p.Spec.Volumes {
-		switch {
-		case v.HostPath != nil && !pinned(p):
-			return []Finding{{Forbids, fmt.Sprintf("The pod's volume %s is the path %s of its node: a copy on another node would find something else there.", v.Name, v.HostPath.Path)}}
-		case v.EmptyDir != nil, v.Ephemeral != nil:
+		if v.EmptyDir != nil || v.Ephemeral != nil {
 			lost = append(lost, v.Name)
 		}
 	}
@@ -43,9 +43,4 @@ func preflightVolumes(p *corev1.Pod) []Finding {
 		return []Finding{{Warns, fmt.Sprintf("What is in the volume %s is lost: the copy begins with an empty one.", strings.Join(lost, ", "))}}
 	}
 	return nil
-}
-
-// pinned tells whether the pod's author bound it to one node.
-func pinned(p *corev1.Pod) bool {
-	return p.Spec.NodeSelector[corev1.LabelHostname] != ""
 }

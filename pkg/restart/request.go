@@ -28,6 +28,7 @@ type Pod struct {
 // Request asks for the restart of the workload that a pod belongs to.
 type Request struct {
 	Pod           Pod
+	Container     string // the one that gives the reason, if one does: each has its Event
 	Reason        v1alpha1.Reason
 	Message       string // the reason in a sentence for a person
 	AllowDowntime bool
@@ -56,7 +57,7 @@ const maxRaces = 8
 // pod in a while. An error means that the API server could not be asked;
 // asking again is safe.
 func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
-	pod, err := q.readPod(ctx, r.Pod)
+	pod, err := readPod(ctx, q.client, r.Pod)
 	if err != nil || pod == nil {
 		return Outcome{Kind: Gone}, err
 	}
@@ -87,9 +88,9 @@ func (q *Requester) Request(ctx context.Context, r Request) (Outcome, error) {
 }
 
 // readPod is nil where the pod is gone, going, or another of the same name.
-func (q *Requester) readPod(ctx context.Context, p Pod) (*corev1.Pod, error) {
+func readPod(ctx context.Context, c client.Reader, p Pod) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	err := q.client.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Name}, &pod)
+	err := c.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Name}, &pod)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -135,8 +136,9 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 		return false, err
 	}
 	if existing != nil && existing.Spec.Target != own.target {
-		return false, fmt.Errorf("cannot restart %s: Restart %s/%s is another workload's, %s %s",
-			describe(own.target), pod.Namespace, existing.Name, existing.Spec.Target.APIVersion, describe(existing.Spec.Target))
+		q.log.Warn("restart not asked for: its name is another workload's", "pod", pod.Namespace+"/"+pod.Name, "owner", own.target, "restart", existing.Name)
+		outcome.Kind = Unfit
+		return false, nil
 	}
 	spec := q.spec(pod, own, r)
 	decided := decide(existing, spec, q.options, q.options.Now())
@@ -159,6 +161,11 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || existing != nil && apierrors.IsNotFound(err) {
 		return true, nil
 	}
+	if apierrors.IsInvalid(err) {
+		q.log.Warn("restart not asked for", "pod", pod.Namespace+"/"+pod.Name, "owner", own.target, "error", err)
+		outcome.Kind = Unfit
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("cannot write Restart %s/%s: %w", pod.Namespace, outcome.Restart, err)
 	}
@@ -169,7 +176,9 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 // tell says on the pod what was seen and what becomes of it: the owner of a
 // pod reads that, whichever node's agent carries the restart out.
 func (q *Requester) tell(ctx context.Context, pod *corev1.Pod, r Request, becomes string) {
-	q.events.tell(ctx, eventOn(pod, corev1.EventTypeWarning, string(r.Reason), strings.TrimSuffix(r.Message, ".")+". "+becomes))
+	said := eventOn(pod, corev1.EventTypeWarning, string(r.Reason), strings.TrimSuffix(r.Message, ".")+". "+becomes)
+	said.part = r.Container
+	q.events.tell(ctx, said)
 }
 
 func (q *Requester) readRestart(ctx context.Context, key client.ObjectKey) (*v1alpha1.Restart, error) {

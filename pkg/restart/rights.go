@@ -61,6 +61,9 @@ func Rights() []Right {
 		{"nodeagent.dev", "binaryinstances", "status", "patch", "how it stands on this node"},
 		{"", "nodes", "", "list", "this node's role"},
 		{"", "nodes", "", "watch", "this node's role"},
+		{"policy", "poddisruptionbudgets", "", "list", "how many pods a rollout may take down at once: rollouts themselves do not ask"},
+		{"", "resourcequotas", "", "list", "whether there is room for a new pod beside the old ones"},
+		{"", "nodes", "", "get", "whether the node of the pod that gave the reason is under pressure"},
 		{"", "namespaces", "", "get", "its annotations nodeagent.dev/restart (act, approve, observe or never) and nodeagent.dev/notify"},
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,10 +67,18 @@ func TestScale(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	sizes := []int{10, 100, 1000}
+	if text := os.Getenv("NODEAGENT_BENCH_AGENTS"); text != "" { // a quick look: 10
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = []int{n}
+	}
 	var rows []row
-	for _, n := range []int{10, 100, 1000} {
+	for _, n := range sizes {
 		name := fmt.Sprintf("scale-%d", n)
-		span := time.Minute
+		span := min(time.Minute, rest)
 		if n == 1000 {
 			span = rest
 		}
@@ -103,9 +112,15 @@ func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.D
 	k.register(t, name, nodes...)
 	const slots = 10
 	workloads := min(n, 100)
-	for i := range workloads {
-		s.deployment(t, name, fmt.Sprintf("%s-web%d", name, i))
+	var made sync.WaitGroup
+	for hand := range 10 {
+		made.Go(func() {
+			for i := hand; i < workloads; i += 10 {
+				s.deployment(t, name, fmt.Sprintf("%s-web%d", name, i))
+			}
+		})
 	}
+	made.Wait()
 
 	var requests atomic.Int64
 	var writes sync.Map

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	// pod of a DaemonSet has its cooldown. They end one after the other: within
 	// an hour there are fewer.
 	maxNodes = 490
+	// maxOldPods is how many pods a Restart names: the API server takes objects
+	// of 1.5 MB. A rollout of more is followed by the workload's own counts.
+	maxOldPods = 500
 )
 
 // followers is the transition table: which phases may come after which. The
@@ -126,7 +130,19 @@ func startStatus(w World) v1alpha1.RestartStatus {
 		}
 	}
 	sortOldPods(w, status.OldPods)
+	status.Pods = int32(len(status.OldPods))
+	if len(status.OldPods) > maxOldPods {
+		slices.SortStableFunc(status.OldPods, func(a, b v1alpha1.PodReference) int { return elsewhere(w, a) - elsewhere(w, b) })
+		status.OldPods = status.OldPods[:maxOldPods]
+	}
 	return status
+}
+
+func elsewhere(w World, p v1alpha1.PodReference) int {
+	if p.Node == w.Node {
+		return 0
+	}
+	return 1
 }
 
 // startTime is now in whole seconds, as the API keeps it, and never what the
@@ -207,7 +223,7 @@ func success(w World) string {
 	var after v1alpha1.RestartStatus
 	w.Restart.Status.DeepCopyInto(&after)
 	count(w, &after)
-	said := fmt.Sprintf("%s replaced in %s", pods(len(after.OldPods)), w.Now.Sub(after.Started.Time).Round(time.Second))
+	said := fmt.Sprintf("%s replaced in %s", pods(max(len(after.OldPods), int(after.Pods))), w.Now.Sub(after.Started.Time).Round(time.Second))
 	if after.FreedBytes > 0 {
 		said += fmt.Sprintf(", %s freed on %s", after.Freed, w.Node)
 	}

@@ -45,6 +45,7 @@ func (s *stage) clientAs(t *testing.T, config *rest.Config) client.WithWatch {
 // other, and the API server refuses each in the fence's words.
 func storyFenced(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
+	stamped := s.deployment(t, ns, "stamped") // what may be done to it begins a rollout
 	mine, other := s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	patch := func(o client.Object, text string) func() error {
@@ -106,7 +107,7 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 		try   func() error
 		words string // empty: it may
 	}{
-		{"the restart's annotation", patch(d, annotated(restartedAt, "2026-03-01T12:00:00Z")), ""},
+		{"the restart's annotation", patch(stamped, annotated(restartedAt, "2026-03-01T12:00:00Z")), ""},
 		{"another annotation", patch(d, annotated("sidecar.istio.io/inject", "true")), "changes no annotation but"},
 		{"the image", patch(d, `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"evil:1"}]}}}}`), "changes nothing of a pod template"},
 		{"the replicas", patch(d, `{"spec":{"replicas":0}}`), "changes nothing of a workload"},

@@ -94,7 +94,7 @@ type wire struct {
 	cut  *atomic.Bool
 }
 
-var errCut = errors.New("the wire is cut") //nolint:gochecknoglobals // a sentinel
+var errCut = errors.New("the wire is cut")
 
 func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if w.cut.Load() {
@@ -210,10 +210,10 @@ func storyKilledWaiting(t *testing.T, s *stage, ns string) {
 			var seen []string
 			first.controller.boundary = func(at string) error {
 				seen = append(seen, at)
-				switch {
-				case at == moment:
+				switch at {
+				case moment:
 					return errKilled
-				case at == "after Queue":
+				case "after Queue":
 					s.approve(t, ns, "deployment-"+name)
 				}
 				return nil

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +31,9 @@ func recordTemplate(t corev1.PodTemplateSpec) *v1alpha1.TemplateRecord {
 	return &v1alpha1.TemplateRecord{Hash: hashTemplate(t), RestartedAt: t.Annotations[restartedAt]}
 }
 
-// hashTemplate is of all of a template but its restartedAt annotation.
+// hashTemplate is of all of a template but its restartedAt annotation. It
+// begins with the version of the API types: those of another version may know
+// other fields, so hashes of two versions tell nothing about each other.
 func hashTemplate(t corev1.PodTemplateSpec) string {
 	bare := t.DeepCopy()
 	delete(bare.Annotations, restartedAt)
@@ -41,7 +45,30 @@ func hashTemplate(t corev1.PodTemplateSpec) string {
 		return "cannot be hashed: " + err.Error()
 	}
 	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:8])
+	return typesVersion() + ":" + hex.EncodeToString(sum[:8])
+}
+
+// typesVersion is that of the module with the pod template's fields.
+func typesVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range info.Deps {
+		if m.Path == "k8s.io/api" {
+			return m.Version
+		}
+	}
+	return ""
+}
+
+// differ tells whether two hashes are surely of two templates. While the agents
+// are upgraded one may take up what another version began: the annotation then
+// tells enough.
+func differ(a, b string) bool {
+	before, _, _ := strings.Cut(a, ":")
+	after, _, _ := strings.Cut(b, ":")
+	return a != b && before == after
 }
 
 // templateState says whose template the target has now.
@@ -56,7 +83,7 @@ const (
 
 func (w World) templateState() templateState {
 	now, was := recordTemplate(w.Target.template()), w.Restart.Status.Template
-	if was == nil || now.Hash != was.Hash {
+	if was == nil || differ(now.Hash, was.Hash) {
 		return templateForeign
 	}
 	switch now.RestartedAt {

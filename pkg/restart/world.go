@@ -6,6 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -44,6 +45,12 @@ type World struct {
 	Fence string
 	// Claims are the PersistentVolumeClaims the pod template names, by name.
 	Claims map[string]corev1.PersistentVolumeClaim
+	// Budgets are the namespace's PodDisruptionBudgets and Quotas its
+	// ResourceQuotas; NodeState is the node of the pod that gave the reason, nil
+	// if none. Read before it is begun.
+	Budgets   []policyv1.PodDisruptionBudget
+	Quotas    []corev1.ResourceQuota
+	NodeState *corev1.Node
 	// Written is what is known of the old pods' layers on this node, by uid.
 	Written map[string]Written
 	// Trouble is the last step's error, while it is being tried again.

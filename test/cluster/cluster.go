@@ -85,9 +85,21 @@ func (c *Cluster) Lab(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// Path is a file of the repository.
+func (c *Cluster) Path(parts ...string) string {
+	return filepath.Join(append([]string{c.root}, parts...)...)
+}
+
 // Kubectl runs the cluster's own kubectl.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.Lab(ctx, append([]string{"kubectl"}, args...)...)
+}
+
+// KubectlCommand is the cluster's kubectl for who gives it a terminal.
+func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.lab, append([]string{"kubectl"}, args...)...)
+	cmd.Dir = c.root
+	return cmd
 }
 
 // InstallAgent applies the base as it is and waits until the agent is ready on

@@ -121,10 +121,20 @@ func (s *story) untilReady(name string, n int) []corev1.Pod {
 	return pods
 }
 
+// seenQuiet waits until the agent has looked at a pod that does not grow yet:
+// one that grows from its first look on is taken to start up, for a while.
+func (s *story) seenQuiet(pod *corev1.Pod) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, pod.Name+" is five seconds old", func(context.Context) (bool, error) {
+		return time.Since(pod.CreationTimestamp.Time) > 6*time.Second, nil
+	}))
+}
+
 // leak starts a leak in a pod, waits until the offence became a Restart, and
 // checks that this took no longer than ten seconds.
 func (s *story) leak(pod *corev1.Pod) <-chan cluster.Sighting {
 	s.t.Helper()
+	s.seenQuiet(pod)
 	seen, err := s.Follow(s.ctx, s.namespace)
 	s.must(err)
 	s.must(s.Leak(s.ctx, pod, leakRate))

@@ -60,6 +60,7 @@ type File struct {
 	Files          int     `json:"files,omitempty"` // of a folder: how many it holds itself
 	Bytes          int64   `json:"bytes"`
 	BytesPerSecond float64 `json:"bytesPerSecond"`
+	FilesPerSecond float64 `json:"filesPerSecond,omitempty"` // of a folder
 }
 
 // Filesystem is one file system that holds layers.

@@ -28,7 +28,7 @@ func columns() []column {
 			if !ok {
 				return "-"
 			}
-			return size(float64(n))
+			return Size(float64(n))
 		}
 	}
 	return []column{
@@ -41,10 +41,10 @@ func columns() []column {
 		{title: "EMPTYDIR", width: 10, right: true, least: 140, text: part("emptydir")},
 		{title: "VOLUME", width: 10, right: true, least: 170, text: part("volume")},
 		{title: "DELETED", width: 10, right: true, least: 170, text: part("deleted")},
-		{title: "TOTAL", width: 10, right: true, text: func(c Container, _ history) string { return size(float64(c.Bytes)) }},
+		{title: "TOTAL", width: 10, right: true, text: func(c Container, _ history) string { return Size(float64(c.Bytes)) }},
 		{title: "GROWTH", width: 12, right: true, text: func(c Container, _ history) string { return rate(c.Rate.Expected) }},
 		{title: "", width: curveWidth, least: 90, text: func(c Container, h history) string { return curve(h[c.key()], curveWidth) }},
-		{title: "FULL IN", width: 8, right: true, text: func(c Container, _ history) string { return span(c.full()) }},
+		{title: "FULL IN", width: 8, right: true, text: func(c Container, _ history) string { return Span(c.full()) }},
 		{title: "METHOD", width: 11, least: 110, text: func(c Container, _ history) string { return c.Method }},
 	}
 }
@@ -99,10 +99,10 @@ func summary(r Report) []string {
 	for _, f := range r.Filesystems {
 		full := "does not fill"
 		if f.FullSeconds != nil {
-			full = "full in " + span(*f.FullSeconds)
+			full = "full in " + Span(*f.FullSeconds)
 		}
 		lines = append(lines, fmt.Sprintf("%s  %s of %s used, reserve %s, %s",
-			plain(f.Mount), size(float64(f.Used)), size(float64(f.Size)), size(float64(f.Reserve)), full))
+			plain(f.Mount), Size(float64(f.Used)), Size(float64(f.Size)), Size(float64(f.Reserve)), full))
 	}
 	return lines
 }

@@ -9,8 +9,8 @@ import (
 	"unicode"
 )
 
-// size writes bytes for people: 0 B, 3.2 MiB.
-func size(n float64) string {
+// Size writes bytes for people: 0 B, 3.2 MiB.
+func Size(n float64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
 		return strconv.FormatFloat(math.Trunc(n), 'f', 0, 64) + " B"
@@ -28,11 +28,11 @@ func rate(n float64) string {
 	if n < 1 {
 		return "-"
 	}
-	return size(n) + "/s"
+	return Size(n) + "/s"
 }
 
-// span writes a time until full: "-" for never.
-func span(seconds float64) string {
+// Span writes a time until full: "-" for never.
+func Span(seconds float64) string {
 	switch {
 	case math.IsInf(seconds, 1) || seconds > 365*24*3600:
 		return "-"

@@ -69,12 +69,12 @@ func TestArrange(t *testing.T) {
 
 func TestText(t *testing.T) {
 	for in, want := range map[float64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 3.2 * 1024 * 1024: "3.2 MiB", 5 << 40: "5.0 TiB"} {
-		if got := size(in); got != want {
+		if got := Size(in); got != want {
 			t.Errorf("size %v is %q, want %q", in, got, want)
 		}
 	}
 	for in, want := range map[float64]string{math.Inf(1): "-", 0: "now", -3: "now", 59: "59s", 61: "1m01s", 7265: "2h01m", 300000: "3d", 1e12: "-"} {
-		if got := span(in); got != want {
+		if got := Span(in); got != want {
 			t.Errorf("span %v is %q, want %q", in, got, want)
 		}
 	}

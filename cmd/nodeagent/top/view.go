@@ -77,13 +77,13 @@ func (m model) detailLines() []string {
 	lines := []string{
 		m.title(),
 		bold + plain(c.fullName()) + off,
-		fmt.Sprintf("%s in %d inodes, by %s %.0f s ago", size(float64(c.Bytes)), c.Inodes, c.Method, c.AgeSeconds),
+		fmt.Sprintf("%s in %d inodes, by %s %.0f s ago", Size(float64(c.Bytes)), c.Inodes, c.Method, c.AgeSeconds),
 		fmt.Sprintf("grows %s (between %s and %s)  %s", rate(c.Rate.Expected), rate(c.Rate.Low), rate(c.Rate.High), curve(m.history[c.key()], kept)),
 		until(c),
 	}
 	for _, name := range []string{"layer", "logs", "emptydir", "volume", "deleted"} {
 		if n, ok := c.Parts[name]; ok {
-			lines = append(lines, fmt.Sprintf("  %-10s%12s", name, size(float64(n))))
+			lines = append(lines, fmt.Sprintf("  %-10s%12s", name, Size(float64(n))))
 		}
 	}
 	if c.Message != "" {
@@ -91,7 +91,7 @@ func (m model) detailLines() []string {
 	}
 	lines = append(lines, bold+fmt.Sprintf("%12s %14s  GROWING", "SIZE", "GROWTH")+off)
 	for _, f := range c.Growing {
-		lines = append(lines, fmt.Sprintf("%12s %14s  %s", size(float64(f.Bytes)), rate(f.BytesPerSecond), fileName(f)))
+		lines = append(lines, fmt.Sprintf("%12s %14s  %s", Size(float64(f.Bytes)), rate(f.BytesPerSecond), fileName(f)))
 	}
 	if len(c.Growing) == 0 {
 		lines = append(lines, "nothing grows")
@@ -103,11 +103,14 @@ func until(c Container) string {
 	if c.FullSeconds == nil {
 		return "reaches no bound at this rate"
 	}
-	return fmt.Sprintf("reaches the bound of its %s in %s", c.Bound, span(*c.FullSeconds))
+	return fmt.Sprintf("reaches the bound of its %s in %s", c.Bound, Span(*c.FullSeconds))
 }
 
 func fileName(f File) string {
 	if f.Files > 0 {
+		if f.FilesPerSecond >= 1 {
+			return fmt.Sprintf("%s (%d files, %.0f more/s)", plain(f.Path), f.Files, f.FilesPerSecond)
+		}
 		return fmt.Sprintf("%s (%d files)", plain(f.Path), f.Files)
 	}
 	return plain(f.Path)

@@ -242,7 +242,13 @@ type RestartStatus struct {
 	// +optional
 	Template *TemplateRecord `json:"template,omitempty"`
 
-	// oldPods are the pods that were there when it began and have to go.
+	// pods is how many pods have to go.
+	// +optional
+	Pods int32 `json:"pods,omitempty"`
+
+	// oldPods are the pods that were there when it began and have to go. Of
+	// very many those of the holder's node come first, and 500 are named.
+	// +kubebuilder:validation:MaxItems=500
 	// +optional
 	OldPods []PodReference `json:"oldPods,omitempty"`
 
