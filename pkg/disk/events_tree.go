@@ -224,7 +224,7 @@ func (t *tree) list(f *folder, woken map[string]bool, names bool) error {
 	}
 	t.forgetNames(f)
 	f.complete = names && f.names != nil && len(f.names) == f.count+len(f.links)
-	if f.spared && !(f.complete && f.few()) { // first listen, then look
+	if f.spared && (!f.complete || !f.few()) { // first listen, then look
 		f.spared = false
 		return t.list(f, woken, names)
 	}

@@ -24,9 +24,9 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
-// recording runs a watcher on a stage for a while, and returns the file that it
+// recording runs a watcher for a while, and returns the file that it
 // recorded with all offences that it told, one for each look at an offender.
-func recording(t *testing.T, s *stage, o Options, limit int64, span time.Duration) (file string, told []Verdict, log string) {
+func recording(t *testing.T, o Options, limit int64, span time.Duration) (file string, told []Verdict, log string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "samples.jsonl.gz")
 	var text bytes.Buffer
@@ -107,7 +107,7 @@ func TestReplayMakesTheSameVerdicts(t *testing.T) {
 			c := container("brief", "u-4", "app", "b2")
 			s.add(c, holds(func(s float64) float64 { return 100 + 30*(s-50) }))
 		}()
-		file, told, log := recording(t, s, o, 8<<20, 4*time.Minute)
+		file, told, log := recording(t, o, 8<<20, 4*time.Minute)
 		if log != "" {
 			t.Errorf("log:\n%s", log)
 		}
@@ -153,7 +153,7 @@ func TestRecordingIsBounded(t *testing.T) {
 			s.add(container("p", fmt.Sprint("u-", i), "app", fmt.Sprint(i)), holds(func(s float64) float64 { return 3 * s * float64(i) }))
 		}
 		const limit = 64 << 10
-		file, told, log := recording(t, s, s.options(t), limit, 3*time.Minute)
+		file, told, log := recording(t, s.options(t), limit, 3*time.Minute)
 		info, err := os.Stat(file)
 		must(t, err)
 		if info.Size() > limit || info.Size() < limit*3/4 {
@@ -279,7 +279,7 @@ func FuzzReplay(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(_ *testing.T, body []byte) {
 		p, err := NewReplay(bytes.NewReader(append(append(bytes.Clone(head), '\n'), body...)))
 		for err == nil {
 			_, err = p.Next()

@@ -251,7 +251,7 @@ func storySlack(t *testing.T, s *stage, ns string) {
 	s.untilTold(t, r, ns, v1alpha1.NotifyFailed)
 	var threads, texts []string
 	for i, body := range got.all() {
-		var said struct{ Channel, Text, Thread_TS string } //nolint:revive // Slack's word
+		var said struct{ Channel, Text, Thread_TS string }
 		if err := json.Unmarshal(body, &said); err != nil {
 			t.Fatal(err)
 		}

@@ -100,7 +100,7 @@ func (c *chat) other(ctx context.Context, in Incident, to string) error {
 func root(err error) error {
 	for {
 		inner := errors.Unwrap(err)
-		if joined, ok := err.(interface{ Unwrap() []error }); ok && len(joined.Unwrap()) > 0 { //nolint:errorlint // its kind is asked for
+		if joined, ok := err.(interface{ Unwrap() []error }); ok && len(joined.Unwrap()) > 0 {
 			inner = joined.Unwrap()[len(joined.Unwrap())-1]
 		}
 		if inner == nil {

@@ -87,7 +87,7 @@ func (w Wish) attempt(ctx context.Context, c client.Client, now time.Time) (*v1a
 	case err != nil:
 		return nil, "", err
 	case existing.Spec.Target != w.Target:
-		return nil, "", fmt.Errorf("Restart %s is another workload's, %s %s", //nolint:staticcheck // a kind's name
+		return nil, "", fmt.Errorf("Restart %s is another workload's, %s %s",
 			existing.Name, existing.Spec.Target.APIVersion, describe(existing.Spec.Target))
 	case active(existing) && !abandoned(existing, now):
 		return existing, Joined, nil

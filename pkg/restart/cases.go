@@ -33,6 +33,7 @@ func Cases() []Case {
 		{"Argo Rollout, Kruise CloneSet and StatefulSet, OpenShift DeploymentConfig", "with `manifests/overlays/other-kinds`", "Template", "what their own strategy allows", []string{"other-kinds"}},
 		{"static pod, the agent's own DaemonSet, excluded namespaces, other kinds", "", "refused", "", []string{"never"}},
 		{"any", "several agents see it leak at once", "one Restart, by whoever asked first; the others join it", "", []string{"race", "rounds", "two-agents"}},
+		{"", "a pod is in danger, whoever fills the disk", "its owner is told while it is there, and looked up once", "", []string{"owners"}},
 		{"", "a person's Restart, for no node", "taken up by the leader of the agents; an offence of the same workload joins it", "", []string{"abandoned"}},
 		{"", "its agent is killed at any step", "taken up where it is, by the agent that comes back or by the leader; nothing is restarted twice", "", []string{"killed", "killed-elsewhere", "killed-pods", "killed-stalling", "killed-waiting"}},
 		{"", "its node is cut off", "the leader takes it over once its renewal ran out; if that was the leader, another one leads first", "", []string{"cut-off"}},

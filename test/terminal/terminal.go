@@ -91,7 +91,7 @@ func (t *Terminal) Wait(ctx context.Context) error {
 	case err = <-done:
 	case <-ctx.Done():
 		err = errors.Join(fmt.Errorf("%s did not end", t.cmd.Path), t.cmd.Process.Kill())
-		<-done
+		err = errors.Join(err, <-done)
 	}
 	// The pipe of what it answers, not the emulator: that is still read from.
 	if answers, ok := t.screen.InputPipe().(io.Closer); ok {
