@@ -63,7 +63,7 @@ func (s *Supervisor) assign(u *unit, t *task) ([]int32, string) {
 	for other, claims := range s.claims {
 		for _, c := range claims {
 			// A held socket is passed from one task of a unit to the next.
-			if other != t && !(other.spec.Name == u.name && u.held.has(c.Number)) {
+			if other != t && (other.spec.Name != u.name || !u.held.has(c.Number)) {
 				v.Claims = append(v.Claims, c)
 			}
 		}

@@ -114,7 +114,7 @@ func serving(s v1alpha1.State) bool {
 func beside(old, fresh *v1alpha1.BinarySpec) bool {
 	for _, a := range old.Ports {
 		for _, b := range fresh.Ports {
-			if a.Port != 0 && a.Port == b.Port && a.Protocol == b.Protocol && !(a.Held && b.Held) {
+			if a.Port != 0 && a.Port == b.Port && a.Protocol == b.Protocol && (!a.Held || !b.Held) {
 				return false
 			}
 		}

@@ -80,9 +80,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.ctx = ctx
-	left, err := s.attach(ctx)
-	if err != nil {
-		return err
+	left := s.attach(ctx)
+	if ctx.Err() != nil {
+		return nil // ended before anything is known
 	}
 	s.mu.Lock()
 	s.restore(left)
@@ -100,7 +100,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 // attach asks until there is an answer: without one a second copy might be
 // started of what runs.
-func (s *Supervisor) attach(ctx context.Context) (map[string]Task, error) {
+func (s *Supervisor) attach(ctx context.Context) map[string]Task {
 	for {
 		found, err := s.o.Launcher.Attach(ctx)
 		if err == nil {
@@ -108,11 +108,11 @@ func (s *Supervisor) attach(ctx context.Context) (map[string]Task, error) {
 			for _, t := range found {
 				left[t.ID()] = t
 			}
-			return left, nil
+			return left
 		}
 		s.log.Error("cannot find what earlier agents started; nothing is started before that", "err", err)
 		if !sleep(ctx, 5*time.Second) {
-			return nil, nil
+			return nil
 		}
 	}
 }

@@ -225,7 +225,7 @@ func TestRestartPolicies(t *testing.T) {
 				t.Errorf("what it wrote before it ended: %q", text)
 			}
 			if tt.state == v1alpha1.StateBackingOff {
-				i = a.await("job", "started again", func(i Instance) bool { return i.Status.Restarts == 1 })
+				a.await("job", "started again", func(i Instance) bool { return i.Status.Restarts == 1 })
 			}
 			a.want()
 			a.awaitGone("job")

@@ -147,7 +147,7 @@ func TestProbeMine(t *testing.T) {
 	defer srv.Close()
 	tg := target(t, srv.URL)
 	calls := 0
-	tg.Mine = func(c net.Conn) error {
+	tg.Mine = func(net.Conn) error {
 		if calls++; calls < 3 {
 			return ErrOther
 		}

@@ -37,7 +37,7 @@ func (l *Launcher) Start(ctx context.Context, from binlaunch.Launch) (binlaunch.
 	for _, s := range from.Sockets {
 		spec.Files, spec.FileNames = append(spec.Files, s.File), append(spec.FileNames, s.Name)
 	}
-	if err := os.MkdirAll(l.Folder, 0o711); err != nil { //nolint:gosec // tasks of any uid pass through it
+	if err := os.MkdirAll(l.Folder, 0o711); err != nil {
 		return nil, binlaunch.Record{}, err
 	}
 	t, record, err := l.Sandbox.Start(ctx, spec)
