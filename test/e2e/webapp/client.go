@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,9 +17,13 @@ import (
 type Tally struct {
 	Requests int64            `json:"requests"`
 	Failures int64            `json:"failures"`
-	Pods     map[string]int64 `json:"pods"`   // requests by the pod that answered
-	Errors   map[string]int64 `json:"errors"` // failures by cause
+	Pods     map[string]int64 `json:"pods"`     // requests by the pod that answered
+	Errors   map[string]int64 `json:"errors"`   // failures by cause
+	FailedAt []time.Time      `json:"failedAt"` // when the first of them were
 }
+
+// failuresTimed is how many failures are told with their time.
+const failuresTimed = 20
 
 // counter counts from several goroutines.
 type counter struct {
@@ -33,6 +38,9 @@ func (c *counter) add(pod string, err error) {
 	if err != nil {
 		c.tally.Failures++
 		c.tally.Errors[err.Error()]++
+		if len(c.tally.FailedAt) < failuresTimed {
+			c.tally.FailedAt = append(c.tally.FailedAt, time.Now())
+		}
 		return
 	}
 	c.tally.Pods[pod]++
@@ -42,7 +50,7 @@ func (c *counter) read() Tally {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.tally
-	t.Pods, t.Errors = maps.Clone(t.Pods), maps.Clone(t.Errors)
+	t.Pods, t.Errors, t.FailedAt = maps.Clone(t.Pods), maps.Clone(t.Errors), slices.Clone(t.FailedAt)
 	return t
 }
 
