@@ -1,9 +1,12 @@
 package binlaunch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -146,27 +149,59 @@ func (u *unit) takeBack(t *task) error {
 	return nil
 }
 
-// socketOf copies a listening socket out of a process. It needs Linux 5.6 and
-// CAP_SYS_PTRACE.
+// maxDescriptors bounds how many of a task's descriptors are looked through.
+const maxDescriptors = 4096
+
+// socketOf copies a listening socket out of a process. A server may have put
+// it elsewhere than where it was passed: Go's net.FileListener makes a copy,
+// and the first one is closed. It needs Linux 5.6 and CAP_SYS_PTRACE.
 func socketOf(pid, number int, port int32) (*os.File, error) {
 	process, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(process)
-	fd, err := unix.PidfdGetfd(process, number, 0)
-	if err != nil {
-		return nil, err
-	}
-	// A task may have put something else there: it is not to be trusted.
-	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	if err == nil && listens == 1 {
-		if address, err := unix.Getsockname(fd); err == nil && portOf(address) == int(port) {
+	for _, n := range append([]int{number}, descriptors(pid)...) {
+		fd, err := unix.PidfdGetfd(process, n, 0)
+		if errors.Is(err, unix.EBADF) {
+			continue // closed
+		}
+		if err != nil {
+			return nil, err
+		}
+		if listensOn(fd, port) {
 			return os.NewFile(uintptr(fd), "held"), nil
 		}
+		_ = unix.Close(fd)
 	}
-	_ = unix.Close(fd)
-	return nil, fmt.Errorf("its descriptor %d does not listen on port %d", number, port)
+	return nil, fmt.Errorf("none of its descriptors listens on port %d", port)
+}
+
+// descriptors are the numbers of a process's open sockets.
+func descriptors(pid int) []int {
+	folder := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil // it has ended
+	}
+	var numbers []int
+	for _, e := range entries[:min(len(entries), maxDescriptors)] {
+		link, err := os.Readlink(folder + "/" + e.Name())
+		if n, isNumber := strconv.Atoi(e.Name()); err == nil && isNumber == nil && strings.HasPrefix(link, "socket:") {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// listensOn asks the kernel: what a task has open is not to be trusted.
+func listensOn(fd int, port int32) bool {
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || listens != 1 {
+		return false
+	}
+	address, err := unix.Getsockname(fd)
+	return err == nil && portOf(address) == int(port)
 }
 
 func portOf(address unix.Sockaddr) int {
