@@ -59,8 +59,8 @@ func newCounter() *counter {
 }
 
 // runClient asks url in a loop, over a new connection each time and over
-// kept-alive ones, and serves its counts on GET /tally. It ends by itself
-// after the given time.
+// kept-alive ones, and serves its counts on GET /tally. It counts from the
+// first answer on, and ends by itself after the given time.
 func runClient(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("client", flag.ContinueOnError)
 	url := f.String("url", "", "what to ask")
@@ -73,6 +73,9 @@ func runClient(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
+	if err := untilAnswered(ctx, *url); err != nil {
+		return err
+	}
 	counters := map[string]*counter{"new": newCounter(), "keepalive": newCounter()}
 	var all sync.WaitGroup
 	for kind, c := range counters {
@@ -93,6 +96,25 @@ func runClient(ctx context.Context, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot serve on %s: %w", *listen, err)
+}
+
+// untilAnswered waits for the first answer: a kube-proxy writes a new
+// Service's rules a moment after its pods are Ready, and refuses until then.
+func untilAnswered(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	hc := newHTTPClient(true)
+	for {
+		_, err := ask(ctx, hc, url)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s never answered: %w", url, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func newHTTPClient(fresh bool) *http.Client {
