@@ -57,6 +57,8 @@ func Fences(excluded []string) []Fence {
 		fenceRestarts(node, claimed),
 		fenceStatus(node, claimed),
 		fenceLeases(node, claimed),
+		fenceInstances(node, claimed),
+		fenceBinaries(node, claimed),
 		fenceApproval(),
 	}
 }
@@ -197,14 +199,45 @@ func fenceLeases(node, claimed Expression) Fence {
 	paused := fmt.Sprintf("metadata.?annotations[?'%s']", v1alpha1.AnnotationPaused)
 	return Fence{
 		Name:      "nodeagent-leases",
-		Purpose:   "An agent writes the two Leases that all agents share, leads in its own node's name, and does not end a pause.",
+		Purpose:   "An agent writes the three Leases that all agents share, leads in its own node's name, and does not end a pause.",
 		Resources: []FencedResource{{[]string{"coordination.k8s.io"}, []string{"leases"}, []string{"CREATE", "UPDATE"}}},
 		Variables: []Expression{node},
 		Rules: []Expression{
 			claimed,
-			{"an agent writes no Lease but those of the agents", fmt.Sprintf("object.metadata.name in ['%s', '%s']", LeaseSlots, LeaseLeader)},
+			{"an agent writes no Lease but those of the agents", fmt.Sprintf("object.metadata.name in ['%s', '%s', '%s']", LeaseSlots, LeaseLeader, LeaseLaunch)},
 			{"an agent leads in its own node's name", "object.?spec.?holderIdentity.orValue('') == '' || object.spec.holderIdentity.startsWith(variables.node + '_')"},
 			{"an agent neither makes nor ends a pause", fmt.Sprintf("object.%[1]s == (oldObject == null ? optional.none() : oldObject.%[1]s)", paused)},
+		},
+	}
+}
+
+func fenceInstances(node, claimed Expression) Fence {
+	return Fence{
+		Name:    "nodeagent-instances",
+		Purpose: "What is launched on a node its own agent reports, and no other.",
+		Resources: []FencedResource{
+			{[]string{v1alpha1.GroupVersion().Group}, []string{"binaryinstances"}, []string{"CREATE", "UPDATE", "DELETE"}},
+			{[]string{v1alpha1.GroupVersion().Group}, []string{"binaryinstances/status"}, []string{"UPDATE"}},
+		},
+		Variables: []Expression{node, {"instance", "object == null ? oldObject : object"}},
+		Rules: []Expression{
+			claimed,
+			{"an agent reports what is launched on its own node alone", "variables.instance.spec.node == variables.node && (oldObject == null || oldObject.spec.node == variables.node)"},
+		},
+	}
+}
+
+// fenceBinaries: which agent leads the updates stands in a Lease, which a
+// policy cannot read.
+func fenceBinaries(node, claimed Expression) Fence {
+	return Fence{
+		Name:      "nodeagent-binaries",
+		Purpose:   "Of a Binary an agent writes the status and nothing of what is to be launched.",
+		Resources: []FencedResource{{[]string{v1alpha1.GroupVersion().Group}, []string{"binaries", "binaries/status"}, []string{"CREATE", "UPDATE"}}},
+		Variables: []Expression{node},
+		Rules: []Expression{
+			claimed,
+			{"an agent changes nothing of a Binary but its status", "oldObject != null && object.spec == oldObject.spec"},
 		},
 	}
 }

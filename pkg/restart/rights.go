@@ -69,7 +69,7 @@ func Rights() []Right {
 	}
 }
 
-// OwnRights lists what the agent needs in its own namespace alone: the two
+// OwnRights lists what the agent needs in its own namespace alone: the three
 // Leases by which all agents are one.
 func OwnRights() []Right {
 	return []Right{

@@ -11,6 +11,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -34,7 +35,11 @@ func (s *stage) asAgent(t *testing.T, node string) *rest.Config {
 
 func (s *stage) clientAs(t *testing.T, config *rest.Config) client.WithWatch {
 	t.Helper()
-	c, err := client.NewWithWatch(config, client.Options{Scheme: s.cluster.admin.Scheme(), Mapper: s.cluster.admin.RESTMapper(), Log: logr.Discard()})
+	mapper := newMapper().(*meta.DefaultRESTMapper)
+	for _, kind := range []string{"Binary", "BinaryInstance"} { // which this package itself does not write
+		mapper.Add(v1alpha1.GroupVersion().WithKind(kind), meta.RESTScopeRoot)
+	}
+	c, err := client.NewWithWatch(config, client.Options{Scheme: s.cluster.admin.Scheme(), Mapper: mapper, Log: logr.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +177,11 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 		{"to lead in another's name", make(&coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "nodeagent", Name: LeaseLeader}, Spec: coordinationv1.LeaseSpec{HolderIdentity: new(s.nodeB + "_x")},
 		}), "its own node's name"},
+		{"an instance of its own node", make(instance(s.nodeA)), ""},
+		{"an instance of another node", make(instance(s.nodeB)), "its own node alone"},
+		{"a binary of its own", make(&v1alpha1.Binary{
+			ObjectMeta: metav1.ObjectMeta{Name: "own-" + ns}, Spec: v1alpha1.BinarySpec{Command: []string{"/bin/true"}},
+		}), forbidden},
 		{"a pause", func() error {
 			after := slots.DeepCopy()
 			if err := s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(slots), after); err != nil {
@@ -274,5 +284,12 @@ func storyApprover(t *testing.T, s *stage, ns string) {
 	}
 	if r := s.restart(t, ns, "deployment-web"); !approved(r) {
 		t.Errorf("annotations %v after %s", r.Annotations, time.Now())
+	}
+}
+
+func instance(node string) *v1alpha1.BinaryInstance {
+	return &v1alpha1.BinaryInstance{
+		ObjectMeta: metav1.ObjectMeta{Name: "exporter." + node},
+		Spec:       v1alpha1.BinaryInstanceSpec{Binary: "exporter", Node: node},
 	}
 }

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -46,9 +47,10 @@ func (l *Leader) Run(ctx context.Context) error {
 		return fmt.Errorf("cannot make a client for Leases: %w", err)
 	}
 	lock := &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: l.Namespace, Name: LeaseName},
-		Client:     leases,
-		LockConfig: resourcelock.ResourceLockConfig{Identity: l.Node},
+		LeaseMeta: metav1.ObjectMeta{Namespace: l.Namespace, Name: LeaseName},
+		Client:    leases,
+		// Named as in the other Lease: by the node, and told from an earlier agent there.
+		LockConfig: resourcelock.ResourceLockConfig{Identity: l.Node + "_" + rand.Text()},
 	}
 	for ctx.Err() == nil {
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
