@@ -104,11 +104,20 @@ test-lab: parts ## the cluster itself: up, down, killed half-way
 bin/vm:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./test/vm
 
+VM_PROGRAMS := --program sh --program sleep --program du
+VM_CGROUP := TestAGroupFromBirthToRemoval|TestWhatCannotBeEnforcedIsNamed
+VM_SANDBOX := TestHowTasksEnd|TestStop|TestAMemoryBombEndsAsAGroupAndIsTold|TestAForkBombIsBounded|TestATaskCannotGetOut|TestStatsComeFromTheCgroup|TestTheKeeperIsOutsideOfTheTasksCgroup|TestAnOrphanEndsWithItsTask|TestTasksOutliveTheirAgents
+
 .PHONY: test-vm
-test-vm: bin/lab bin/vm ## pkg/disk on Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone
-	$(call say,another kernel: Debian 6.1 in a virtual machine)
+test-vm: bin/lab bin/vm bin/keeper ## Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone, no overlay events
+	$(call say,another kernel$(,) 1 of 4: the virtual machine itself)
 	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -count=1 -timeout 15m ./test/vm
-	bin/vm run --disk xfs:1G --disk ext4:1G --disk tmpfs --program du ./pkg/disk -- -test.run=TestWalk -test.skip=TestWalkKeepsFewDescriptors
+	$(call say,another kernel$(,) 2 of 4: layers are walked on XFS$(,) ext4 and tmpfs)
+	bin/vm run --disk xfs:1G --disk ext4:1G --disk tmpfs $(VM_PROGRAMS) ./pkg/disk -- '-test.run=^(TestWalk.*|TestProbeOverlay)$$' -test.skip=TestWalkKeepsFewDescriptors
+	$(call say,another kernel$(,) 3 of 4: tasks and their limits under cgroup v2 alone; the agent chooses to walk)
+	bin/vm run $(VM_PROGRAMS) ./pkg/binlaunch/cgroup ./pkg/binlaunch/sandbox ./cmd/nodeagent -- -test.short '-test.run=^($(VM_CGROUP)|$(VM_SANDBOX)|TestChooseMeter)$$'
+	$(call say,another kernel$(,) 4 of 4: many binaries fetched at once)
+	bin/vm run --disk ext4:1G --env FETCH_HOST=/proc/self/exe ./pkg/binlaunch/fetch -- '-test.run=^TestManyAtOnce$$'
 
 .PHONY: test-e2e
 test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
