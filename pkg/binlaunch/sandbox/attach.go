@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/cgroup"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
@@ -41,6 +42,9 @@ func (l *Launcher) Attach(ctx context.Context) ([]*Task, error) {
 	}
 	return tasks, errors.Join(errs, l.sweep(ctx, entries))
 }
+
+// sweepWithin is how long one group may take to go.
+const sweepWithin = 2 * time.Second
 
 // found is what a state folder says.
 type found struct {
@@ -190,7 +194,9 @@ func (l *Launcher) clean(ctx context.Context, t *Task) error {
 	return os.RemoveAll(t.state)
 }
 
-// sweep ends groups that have no state folder: nobody can know them.
+// sweep ends groups that have no state folder: nobody can know them. One that
+// does not go, such as one in which somebody else has made groups, is told of
+// and left: it must not keep all tasks from being known again.
 func (l *Launcher) sweep(ctx context.Context, entries []os.DirEntry) error {
 	names, err := l.tree.Names()
 	if err != nil {
@@ -200,7 +206,6 @@ func (l *Launcher) sweep(ctx context.Context, entries []os.DirEntry) error {
 	for _, e := range entries {
 		known[e.Name()] = true
 	}
-	var errs error
 	for _, n := range names {
 		if known[n] {
 			continue
@@ -212,7 +217,16 @@ func (l *Launcher) sweep(ctx context.Context, entries []os.DirEntry) error {
 		if err != nil {
 			continue
 		}
-		errs = errors.Join(errs, g.Kill(ctx), g.Remove(ctx))
+		if err := l.sweepOne(ctx, g); err != nil {
+			l.o.Log.Warn("a cgroup below the tasks' parent is nobody's task and cannot be removed; it is left", "cgroup", n, "err", err)
+		}
 	}
-	return errs
+	return ctx.Err()
+}
+
+// sweepOne gives up in time: tasks wait for it.
+func (l *Launcher) sweepOne(ctx context.Context, g *cgroup.Group) error {
+	ctx, stop := context.WithTimeout(ctx, sweepWithin)
+	defer stop()
+	return errors.Join(g.Kill(ctx), g.Remove(ctx))
 }
