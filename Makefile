@@ -23,9 +23,14 @@ help: ## tell what there is
 .PHONY: build
 build: bin/nodeagent ## the agent, static, into bin/
 
-.PHONY: bin/nodeagent bin/webapp bin/image bin/lab
-bin/nodeagent:
+.PHONY: bin/nodeagent bin/keeper bin/webapp bin/image bin/lab
+bin/nodeagent: bin/keeper
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/nodeagent
+
+# What stays with each launched task. The agent carries it (go:embed).
+KEEPER := pkg/binlaunch/keeper/binary/built/nodeagent-keeper
+bin/keeper:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o $(KEEPER) ./cmd/nodeagent-keeper
 
 bin/webapp:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ ./test/e2e/webapp
@@ -84,7 +89,7 @@ demo: ## the main job, live: a disk fills, the workload is restarted, no request
 test: test-unit test-lab test-e2e ## every test, in tiers
 
 .PHONY: test-unit
-test-unit: parts ## all packages with the race detector; real containerds and a real API server where the part is the point
+test-unit: parts bin/keeper ## all packages with the race detector; real containerds and a real API server where the part is the point
 	$(call say,unit tests$(,) real containerd 2.x and 1.6$(,) real API server)
 	eval "$$($(LAB) test-env)" && go test -race -timeout 20m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
 	go -C build/promql test -count=1 ./...
@@ -137,6 +142,11 @@ check-generated: generate ## fails when a generated file was not generated again
 .PHONY: bench-idle
 bench-idle: up ## what the agent costs on a node with 20 idle pods
 	go run ./bench/idle -lab $(LAB)
+
+.PHONY: bench-launch
+bench-launch: parts bin/keeper ## launches side by side with runc, crun, podman, ctr and a bare fork and exec
+	go build -o bin/bench-launch ./bench/launch
+	eval "$$($(LAB) test-env)" && BENCH_PEERS="$$($(LAB) fetch launch-peers)" bin/bench-launch -results bench/results/launch.json -readme bench/README.md
 
 .PHONY: bench-forecast
 bench-forecast: ## how right and how early the verdicts are, over the recorded series

@@ -66,7 +66,7 @@ func (g *ground) makeBase(ctx context.Context) error {
 		return fmt.Errorf("cannot make the base layer: %w", err)
 	}
 	err = mount.WithTempMount(ctx, mounts, func(root string) error {
-		return os.WriteFile(filepath.Join(root, "bench"), program, 0o755) //nolint:gosec // a folder of its own
+		return os.WriteFile(filepath.Join(root, "bench"), program, 0o755)
 	})
 	if err != nil {
 		return fmt.Errorf("cannot make the base layer: %w", err)

@@ -124,7 +124,7 @@ func Insert(path, name, text string) error {
 
 func replace(path string, text []byte) error {
 	next := path + ".new"
-	if err := os.WriteFile(next, text, 0o644); err != nil { //nolint:gosec // whoever runs a benchmark says where
+	if err := os.WriteFile(next, text, 0o644); err != nil {
 		return fmt.Errorf("cannot write the results: %w", err)
 	}
 	if err := os.Rename(next, path); err != nil {

@@ -88,7 +88,7 @@ func rows(out *bytes.Buffer, docs map[string]string, prefix string, v reflect.Va
 
 // show writes a default as one would write it in the file.
 func show(v reflect.Value) (string, error) {
-	if v.IsZero() {
+	if v.IsZero() && v.Kind() != reflect.Bool {
 		return "", nil
 	}
 	raw, err := json.Marshal(v.Interface())

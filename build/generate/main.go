@@ -3,7 +3,8 @@
 // what the API server refuses it from restart.Fences, the table in
 // docs/restart.md from restart.Cases,
 // docs/config.md from the Go types of the configuration and their defaults,
-// docs/metrics.md from the packages' tables of metrics, the alert rules and
+// docs/metrics.md from the packages' tables of metrics, docs/launch/lifecycle.md
+// from the table of a task's life, the alert rules and
 // docs/alerts.md from build/alerts, the dashboard from build/dashboard. Run it
 // in the repository's root; `make generate` does.
 package main
@@ -16,6 +17,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/build/alerts"
 	"github.com/nodeagent/nodeagent/build/dashboard"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/lifecycle"
 )
 
 func main() {
@@ -42,6 +44,7 @@ func pages(runbooks string) []page {
 		{"docs/config.md", config},
 		{"docs/restart.md", cases},
 		{"docs/metrics.md", metrics},
+		{"docs/launch/lifecycle.md", func(string) ([]byte, error) { return lifecycle.Page(), nil }},
 		{"docs/alerts.md", alertsPage},
 		{"manifests/alerts/nodeagent.rules.yaml", func(string) ([]byte, error) { return alerts.Plain(runbooks) }},
 		{"manifests/alerts/scrape.yaml", func(string) ([]byte, error) { return alerts.Scrape(), nil }},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nodeagent/nodeagent/pkg/binlaunch"
 	"github.com/nodeagent/nodeagent/pkg/disk"
 	"github.com/nodeagent/nodeagent/pkg/notify"
 	"github.com/nodeagent/nodeagent/pkg/restart"
@@ -52,6 +53,10 @@ func metrics(string) ([]byte, error) {
 	for _, m := range restart.MetricTable() {
 		restarts = append(restarts, row{m.Name, m.Type, m.Help, m.Labels})
 	}
+	var launches []row
+	for _, m := range binlaunch.MetricTable() {
+		launches = append(launches, row{m.Name, m.Type, m.Help, m.Labels})
+	}
 	out := bytes.NewBufferString(metricsHead)
 	table(out, "Containers (pkg/runtime)", seen)
 	table(out, "Disks (pkg/disk)", disks)
@@ -62,6 +67,7 @@ func metrics(string) ([]byte, error) {
 		"An emptyDir that several containers of a pod mount stands in the series of each: " +
 		"take it once when you add containers up, as nodeagent does for the pod's limit and for the file system.\n\n")
 	table(out, "Restarts (pkg/restart); not with --standalone", restarts)
+	table(out, "Launched binaries (pkg/binlaunch); with launch.enabled", launches)
 	var api []row
 	for _, m := range restart.APIMetricTable() {
 		api = append(api, row{m.Name, m.Type, m.Help, m.Labels})

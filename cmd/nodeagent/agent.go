@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -67,6 +69,24 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		return err
 	}
 
+	var launch *launchParts
+	var local []func(*http.ServeMux)
+	var routes []route
+	if cfg.Launch.Enabled {
+		var pods *nodePods
+		if api != nil {
+			pods = api.pods
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("cannot tell where this program is: %w", err)
+		}
+		if launch, err = newLaunchParts(cfg, o, self, pods, reg, log); err != nil {
+			return err
+		}
+		local, routes = append(local, launch.handle), append(routes, route{targetsPath, launch.serveTargets})
+	}
+
 	ready := []readiness{
 		{"containerd", connected(containers)},
 		{"disk", measured(disks)},
@@ -77,6 +97,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containers.Run(ctx) })
 	g.Go(func() error { return watchDisks(ctx, containers, disks) })
+	if launch != nil {
+		g.Go(func() error { return launch.run(ctx) })
+	}
 	if recorder != nil {
 		g.Go(func() error { return recorder.Run(ctx) })
 	}
@@ -89,9 +112,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 	} else {
 		g.Go(func() error { return api.run(ctx, disks) })
 	}
-	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log)) })
+	g.Go(func() error { return serve(ctx, listener, newHandler(reg, ready, log, routes...)) })
 	g.Go(func() error {
-		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log)
+		return serveLocal(ctx, cfg.Socket, func() top.Report { return diskReport(cfg.Node, disks, time.Now()) }, log, local...)
 	})
 	g.Go(func() error { return keepSmall(ctx, log) })
 	err = g.Wait()

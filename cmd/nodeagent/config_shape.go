@@ -21,6 +21,7 @@ func configShape() (any, error) {
 	cfg.APIVersion, cfg.Kind, cfg.Node = v1alpha1.GroupVersion().String(), "Config", "node-1"
 	cfg.Notify = v1alpha1.ExampleNotify()
 	cfg.Restart.Windows = []v1alpha1.RestartWindow{{Start: "0 22 * * 1-5", Duration: metav1.Duration{Duration: 8 * time.Hour}, TimeZone: "Europe/Berlin"}}
+	cfg.Launch.Cgroup = "nodeagent"
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err
@@ -51,6 +52,10 @@ func mismatches(at *field.Path, file, shape any) field.ErrorList {
 		return unlikeItems(at, items, want[0])
 	case string:
 		return unlikeText(at, file, want)
+	case bool:
+		if _, ok := file.(bool); !ok {
+			return invalid(at, file, "want true or false")
+		}
 	case float64:
 		if n, ok := file.(float64); !ok || n != float64(int64(n)) {
 			return invalid(at, file, fmt.Sprintf("want a whole number such as %v", want))

@@ -26,7 +26,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 	t.Setenv("NODE_NAME", "node-1")
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown field", "disk: {horizn: 3m}", `disk.horizn: Forbidden: unknown field: want one of cpu, horizon, minimum, reserve`},
-		{"unknown field at the top", "Listen: :1", `Listen: Forbidden: unknown field: want one of apiVersion, containerd, disk, hostRoot, kind, listen, node, notify, restart, socket`},
+		{"unknown field at the top", "Listen: :1", `Listen: Forbidden: unknown field: want one of apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"duration in words", "disk: {horizon: 5 minutes}", `disk.horizon: Invalid value: "5 minutes": want a duration such as 30m0s`},
 		{"duration without a unit", "restart: {cooldown: 60}", `restart.cooldown: Invalid value: 60: want text such as "1h0m0s"`},
 		{"horizon of zero", "disk: {horizon: 0s}", `disk.horizon: Invalid value: "0s": want between 1m and 168h`},
@@ -65,9 +65,14 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"empty namespace", "containerd: {namespaces: [~]}", `containerd.namespaces[0]: Invalid value: null: want text such as "k8s.io"`},
 		{"odd namespace", "containerd: {namespaces: [a/b]}", `containerd.namespaces[0]: Invalid value: "a/b": want the name of a containerd namespace, such as k8s.io`},
 		{"excluded namespace", "restart: {excludeNamespaces: [Kube]}", `restart.excludeNamespaces[0]: Invalid value: "Kube": want the name of a Kubernetes namespace`},
+		{"launch by a word", "launch: {enabled: often}", `launch.enabled: Invalid value: "often": want true or false`},
+		{"range of ports", "launch: {ports: 32000-31000}", `launch.ports: Invalid value: "32000-31000": want two ports such as 31000-32000`},
+		{"size of the store", "launch: {storeBytes: 0}", `launch.storeBytes: Invalid value: 0: want text such as "10Gi"`},
+		{"folder of binaries", "launch: {folder: b.d}", `launch.folder: Invalid value: "b.d": want an absolute path`},
+		{"cgroup of tasks", "launch: {cgroup: ../x}", `launch.cgroup: Invalid value: "../x": want a cgroup's name such as nodeagent, without / before it`},
 		{"value for fields", "disk: 3", `disk: Invalid value: 3: want fields: cpu, horizon, minimum, reserve`},
-		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, notify, restart, socket`},
-		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, listen, node, notify, restart, socket`},
+		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
+		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"syntax", "disk: [\n", `yaml: line 1: did not find expected node content`},
 		{"twice", "listen: :1\nlisten: :2\n", `yaml: unmarshal errors: line 2: key "listen" already set in map`},
 		{"several", "hostRoot: host\nlisten: x\n", `[hostRoot: Invalid value: "host": want an absolute path, listen: Invalid value: "x": want HOST:PORT or :PORT, the port from 0 to 65535]`},
@@ -136,6 +141,7 @@ restart:
   limits: {cluster: 1, namespace: 2, hourly: 3}
   windows: [{start: "30 1 * * *", duration: 2h, timeZone: Asia/Tokyo}]
   urgent: 0s
+launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 40000-40010, storeBytes: 1Gi, allowPrivileged: true}
 `), true)
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +155,8 @@ restart:
 			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{},
 			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},
 			Windows: []v1alpha1.RestartWindow{{Start: "30 1 * * *", Duration: metav1.Duration{Duration: 2 * time.Hour}, TimeZone: "Asia/Tokyo"}}},
+		Launch: v1alpha1.LaunchConfig{Enabled: true, Folder: "/b.d", Root: "/r", State: "/s", Cgroup: "c/d",
+			Ports: "40000-40010", StoreBytes: "1Gi", AllowPrivileged: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

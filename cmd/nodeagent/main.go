@@ -14,9 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodeagent/nodeagent/cmd/nodeagent/plugin"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 func main() {
+	fetch.ChildMain() // the confined process that fetches is this program once more
 	os.Exit(execute(os.Args))
 }
 
@@ -61,12 +63,13 @@ func commandFor(program string, args []string) (*cobra.Command, []string) {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "nodeagent",
-		Short:         "Watches what containers write to disk, and restarts the workload before the disk is full",
+		Short:         "Watches what containers write to disk, restarts the workload before the disk is full, and runs binaries from URLs",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs, // so that a mistyped command is an error
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newTopCommand(), newReplayCommand(), newCheckCommand(), plugin.New(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newTopCommand(), newReplayCommand(), newCheckCommand(), plugin.New(), newVersionCommand(),
+		newLaunchCommand(), newPsCommand(), newLogsCommand(), newStopCommand(), newInspectCommand())
 	return root
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -19,6 +21,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const asProgram = "NODEAGENT_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	fetch.ChildMain()
 	if os.Getenv(asProgram) != "" {
 		os.Exit(execute(os.Args))
 	}

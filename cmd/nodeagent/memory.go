@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -45,26 +44,48 @@ func dropProgramPages() error {
 	if err != nil {
 		return fmt.Errorf("cannot find the program: %w", err)
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return fmt.Errorf("cannot read the program's mappings: %w", err)
 	}
-	defer maps.Close()
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		from, size, ok := programPages(lines.Text(), self)
-		if !ok {
-			continue
-		}
-		// The pages are the file's own and unchanged: nothing is lost.
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, size, unix.MADV_DONTNEED); errno != 0 {
+	for _, p := range unchanged(string(maps), self) {
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, p.from, p.size, unix.MADV_DONTNEED); errno != 0 {
 			return fmt.Errorf("cannot give pages of %s back: %w", self, errno)
 		}
 	}
 	return nil
 }
 
-// programPages reads a line of proc_pid_maps(5), and tells whether it is a part
-// of the program that nobody writes to.
+type span struct{ from, size uintptr }
+
+// unchanged are the parts of the program whose pages are the file's own, so
+// that nothing is lost with them. A linker's relocations make pages anonymous
+// that nobody may write any more: those stay.
+func unchanged(smaps, program string) []span {
+	var found []span
+	var last span
+	ours := false
+	for line := range strings.Lines(smaps) {
+		if from, size, ok := programPages(line, program); ok {
+			last, ours = span{from, size}, true
+			continue
+		}
+		kind, amount, _ := strings.Cut(line, ":")
+		switch {
+		case strings.Contains(kind, "-"): // the next mapping's range
+			ours = false
+		case ours && kind == "Anonymous":
+			if strings.TrimSpace(amount) == "0 kB" {
+				found = append(found, last)
+			}
+			ours = false
+		}
+	}
+	return found
+}
+
+// programPages reads the first line of a mapping of proc_pid_smaps(5), and
+// tells whether it is a part of the program that nobody may write to.
 func programPages(line, program string) (from, size uintptr, ok bool) {
 	f := strings.Fields(line) // range, rights, offset, device, inode, path
 	if len(f) < 6 || !strings.HasPrefix(f[1], "r-") || f[5] != program {

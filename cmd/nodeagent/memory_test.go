@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -49,4 +50,28 @@ func residentFile(t *testing.T) int {
 		kb = 10*kb + int(c-'0')
 	}
 	return kb
+}
+
+// TestUnchanged: pages that relocations have changed are the process's own,
+// though it may not write to them any more.
+func TestUnchanged(t *testing.T) {
+	const smaps = `00400000-00401000 r--p 00000000 fe:00 12 /bin/agent
+Rss:                   4 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+00401000-00402000 r--p 00001000 fe:00 12 /bin/agent
+Rss:                   4 kB
+Anonymous:             4 kB
+00402000-00403000 rw-p 00002000 fe:00 12 /bin/agent
+Anonymous:             0 kB
+00403000-00405000 r-xp 00003000 fe:00 12 /bin/agent
+Anonymous:             0 kB
+7f000000-7f001000 r--p 00000000 fe:00 13 /lib/other
+Anonymous:             0 kB
+`
+	got := unchanged(smaps, "/bin/agent")
+	want := []span{{0x400000, 0x1000}, {0x403000, 0x2000}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
 }

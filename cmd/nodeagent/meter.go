@@ -56,9 +56,9 @@ func snapshotUsage(containers *runtime.Watcher) disk.SnapshotUsage {
 }
 
 func checkMeter(cfg *v1alpha1.Config) finding {
-	if s := probeEvents(cfg.HostRoot); s.OK {
+	s := probeEvents(cfg.HostRoot)
+	if s.OK {
 		return finding{levelOK, "method", "events: " + s.Why}
-	} else {
-		return finding{levelInfo, "method", "walk: " + s.Why}
 	}
+	return finding{levelInfo, "method", "walk: " + s.Why}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +15,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/ports"
 	"github.com/nodeagent/nodeagent/pkg/disk"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
@@ -20,7 +24,7 @@ import (
 const byUID = "uid"
 
 // nodePods knows what the API says of this node's pods and containerd does
-// not: their ephemeral-storage limits. It costs the API server one watch, and
+// not: their ephemeral-storage limits and the host's ports that they have. It costs the API server one watch, and
 // while the API is away the last answer holds.
 type nodePods struct {
 	informer cache.SharedIndexInformer
@@ -69,19 +73,33 @@ func onlyLimits(obj any) (any, error) {
 	}}
 	slim.Spec.Containers = withLimit(pod.Spec.Containers)
 	slim.Spec.InitContainers = withLimit(pod.Spec.InitContainers)
+	slim.Status.Phase = pod.Status.Phase
 	return slim, nil
 }
 
 func withLimit(containers []corev1.Container) []corev1.Container {
 	var slim []corev1.Container
 	for _, c := range containers {
-		if limit, ok := c.Resources.Limits[corev1.ResourceEphemeralStorage]; ok {
-			slim = append(slim, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{
-				Limits: corev1.ResourceList{corev1.ResourceEphemeralStorage: limit},
-			}})
+		kept := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, Ports: hostPortsOf(c)}
+		limit, limited := c.Resources.Limits[corev1.ResourceEphemeralStorage]
+		if limited {
+			kept.Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: limit}
+		}
+		if limited || len(kept.Ports) > 0 {
+			slim = append(slim, kept)
 		}
 	}
 	return slim
+}
+
+func hostPortsOf(c corev1.Container) []corev1.ContainerPort {
+	var held []corev1.ContainerPort
+	for _, p := range c.Ports {
+		if p.HostPort != 0 {
+			held = append(held, corev1.ContainerPort{HostPort: p.HostPort, Protocol: p.Protocol})
+		}
+	}
+	return held
 }
 
 // run follows the pods until ctx ends.
@@ -129,4 +147,39 @@ func limitsOf(spec corev1.PodSpec) disk.Limits {
 	}
 	limits.Pod = max(limits.Pod+sidecars, most)
 	return limits
+}
+
+// hostPorts are the host's ports that this node's pods have a right to, until
+// they have ended. The API server writes a hostPort for every port
+// of a pod in the host's network.
+func (p *nodePods) hostPorts() []ports.Claim {
+	var claims []ports.Claim
+	for _, o := range p.informer.GetStore().List() {
+		pod, ok := o.(*corev1.Pod)
+		if !ok || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		for _, c := range append(slices.Clone(pod.Spec.InitContainers), pod.Spec.Containers...) {
+			for _, q := range c.Ports {
+				claims = append(claims, ports.Claim{
+					Port: ports.Port{Number: q.HostPort, Protocol: cmp.Or(v1alpha1.Protocol(q.Protocol), v1alpha1.ProtocolTCP)},
+					By:   "pod " + pod.Namespace + "/" + pod.Name,
+				})
+			}
+		}
+	}
+	return claims
+}
+
+// nameOf names a pod by its uid; empty where it is not known.
+func (p *nodePods) nameOf(uid string) string {
+	pods, err := p.informer.GetIndexer().ByIndex(byUID, uid)
+	if err != nil || len(pods) == 0 {
+		return ""
+	}
+	pod, ok := pods[0].(*corev1.Pod)
+	if !ok {
+		return ""
+	}
+	return pod.Namespace + "/" + pod.Name
 }

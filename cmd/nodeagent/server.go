@@ -20,15 +20,24 @@ type readiness struct {
 	check func() error
 }
 
+// route is a further path that is served.
+type route struct {
+	path  string
+	serve http.HandlerFunc
+}
+
 // maxScrapes bounds the answers of /metrics that are made at once. Any pod may
 // ask, and each answer is held in memory; who comes too much is told 503.
 const maxScrapes = 4
 
 // newHandler serves /metrics, /healthz (the process answers) and /readyz (it
 // sees its containers and has measured them). One collector that fails costs
-// its own series, not the whole answer.
-func newHandler(reg *prometheus.Registry, ready []readiness, log *slog.Logger) http.Handler {
+// its own series, not the whole answer. more are further paths to read.
+func newHandler(reg *prometheus.Registry, ready []readiness, log *slog.Logger, more ...route) http.Handler {
 	mux := http.NewServeMux()
+	for _, r := range more {
+		mux.HandleFunc("GET "+r.path, r.serve)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Registry: reg, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),
 		MaxRequestsInFlight: maxScrapes,

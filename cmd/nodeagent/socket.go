@@ -45,9 +45,10 @@ func listenLocal(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serveLocal answers on the local socket until ctx ends. An agent that cannot
-// make it does its work all the same: only top has to do without it.
-func serveLocal(ctx context.Context, path string, report func() top.Report, log *slog.Logger) error {
+// serveLocal answers on the local socket until ctx ends; more adds other paths.
+// An agent that cannot make it does its work all the same: only top has to do
+// without it, and nothing can be launched by hand.
+func serveLocal(ctx context.Context, path string, report func() top.Report, log *slog.Logger, more ...func(*http.ServeMux)) error {
 	l, err := listenLocal(ctx, path)
 	if err != nil {
 		log.Warn("nodeagent top will measure by itself", "err", err)
@@ -55,6 +56,9 @@ func serveLocal(ctx context.Context, path string, report func() top.Report, log 
 	}
 	defer os.Remove(path)
 	mux := http.NewServeMux()
+	for _, add := range more {
+		add(mux)
+	}
 	mux.HandleFunc("GET "+reportPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(report()); err != nil {
@@ -66,15 +70,8 @@ func serveLocal(ctx context.Context, path string, report func() top.Report, log 
 
 // askAgent asks the agent of this node for its report.
 func askAgent(ctx context.Context, path string) (top.Report, error) {
-	client := &http.Client{
-		Timeout: 5 * time.Second,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", path)
-			},
-		},
-	}
+	client := agentClient(path)
+	client.Timeout = 5 * time.Second
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+reportPath, nil)
 	if err != nil {
 		return top.Report{}, fmt.Errorf("cannot ask the agent: %w", err)

@@ -106,7 +106,7 @@ func (t *tree) wake(f *folder, w *woken) error {
 	defer func() { _ = unix.Close(fd) }()
 	busy := false
 	for name, mask := range w.names {
-		known, err := t.touch(f, fd, name, mask)
+		known, err := t.touch(f, fd, name)
 		if err != nil {
 			return fmt.Errorf("cannot look at %s: %w", quote(join(f, name)), err)
 		}
@@ -133,7 +133,7 @@ func (t *tree) relist(f *folder, w *woken) error {
 
 // touch looks at one name that an event told of. It is not known where what
 // the name held before is not, or where more than the name must be looked at.
-func (t *tree) touch(f *folder, fd int, name string, mask uint64) (known bool, err error) {
+func (t *tree) touch(f *folder, fd int, name string) (known bool, err error) {
 	x := f.names[name]
 	if (x != nil && x.multi) || f.children[name] != nil || (x == nil && !f.complete) {
 		return false, nil

@@ -22,7 +22,7 @@ func TestCheckHostRoot(t *testing.T) {
 		{"missing", "no such file or directory"},
 	} {
 		err := CheckHostRoot(filepath.Join(root, c.path))
-		if (err == nil) != (c.want == "") || (err != nil && !(strings.Contains(err.Error(), c.want) && strings.Contains(err.Error(), "set hostRoot to"))) {
+		if (err == nil) != (c.want == "") || (err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "set hostRoot to"))) {
 			t.Errorf("%s: %v, want %q and what to do", c.path, err, c.want)
 		}
 	}

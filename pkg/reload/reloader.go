@@ -101,13 +101,11 @@ func (r *Reloader) session(ctx context.Context) error {
 	defer cancel()
 	p := &pass{Reloader: r, seen: seen, memory: remembered, known: map[object]known{}, first: true}
 	for ctx.Err() == nil {
-		next := p.at().Add(time.Hour)
+		next := p.at().Add(100 * time.Millisecond)
 		if seen.ready() {
 			if next, err = p.run(ctx); err != nil {
 				return err
 			}
-		} else {
-			next = p.at().Add(100 * time.Millisecond)
 		}
 		timer := time.NewTimer(max(0, next.Sub(p.at())))
 		select {

@@ -28,7 +28,7 @@ func (c *Cluster) Agent(t *testing.T, node string) *rest.Config {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "nodeagent", Name: "agent-" + node}, Spec: Template("agent").Spec}
 	pod.Spec.ServiceAccountName, pod.Spec.NodeName = "nodeagent", node
 	c.Create(t, pod)
-	token, err := exec.Command(c.KubectlBinary(), "--kubeconfig="+c.Kubeconfig("admin"), "create", "token", "nodeagent", "-n", "nodeagent",
+	token, err := exec.CommandContext(t.Context(), c.KubectlBinary(), "--kubeconfig="+c.Kubeconfig("admin"), "create", "token", "nodeagent", "-n", "nodeagent",
 		"--bound-object-kind=Pod", "--bound-object-name="+pod.Name).Output()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -191,7 +192,7 @@ func (c *Cluster) untilHealthy() {
 // Kubectl is the independent oracle, and how manifests get in.
 func (c *Cluster) Kubectl(args ...string) string {
 	c.t.Helper()
-	cmd := exec.Command(filepath.Join(c.binary, "kubectl"), append([]string{"--kubeconfig=" + c.Kubeconfig("admin")}, args...)...)
+	cmd := exec.CommandContext(context.WithoutCancel(c.t.Context()), filepath.Join(c.binary, "kubectl"), append([]string{"--kubeconfig=" + c.Kubeconfig("admin")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("kubectl %v: %v\n%s", args, err, out)

@@ -20,7 +20,7 @@ type process struct {
 
 func start(t *testing.T, folder, binary string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), output: &bytes.Buffer{}, done: make(chan struct{})}
+	p := &process{cmd: exec.CommandContext(context.WithoutCancel(t.Context()), binary, args...), output: &bytes.Buffer{}, done: make(chan struct{})}
 	p.cmd.Dir = folder
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -46,7 +46,7 @@ func (p *process) kill() {
 // freePort asks the kernel for one.
 func freePort(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -184,6 +185,7 @@ type Tally struct {
 	Failures int64            `json:"failures"`
 	Pods     map[string]int64 `json:"pods"`
 	Errors   map[string]int64 `json:"errors"`
+	FailedAt []time.Time      `json:"failedAt"` // the first of them
 }
 
 // Tallies asks a client for its counts, "new" and "keepalive".

@@ -52,7 +52,7 @@ func (a *asked) clean(requests int64, fewest int) {
 		all += during
 		a.s.t.Logf("%s connections: %d requests to %d pods during the restart, %d failed", kind, during, len(tally.Pods), tally.Failures)
 		if tally.Failures > 0 {
-			a.s.t.Errorf("%s connections: %d of %d requests failed: %v", kind, tally.Failures, tally.Requests, tally.Errors)
+			a.s.t.Errorf("%s connections: %d of %d requests failed: %v, at %v", kind, tally.Failures, tally.Requests, tally.Errors, tally.FailedAt)
 		}
 		if during < requests/4 {
 			a.s.t.Errorf("only %d requests over %s connections met the restart", during, kind)

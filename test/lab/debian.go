@@ -115,6 +115,12 @@ func debianBundles() []bundle {
 		{name: "prometheus", packages: []string{"prometheus"}, needs: "usr/bin/promtool"},
 		{name: "alertmanager", packages: []string{"prometheus-alertmanager"}, needs: "usr/bin/prometheus-alertmanager"},
 		{name: "node-exporter", packages: []string{"prometheus-node-exporter"}, needs: "usr/bin/prometheus-node-exporter"},
+		// Other ways to start an isolated process, for bench/launch; with the
+		// libraries that a plain machine lacks.
+		{
+			name: "launch-peers", needs: "usr/bin/podman",
+			packages: []string{"podman", "crun", "conmon", "golang-github-containers-common", "golang-github-containers-image", "libyajl2", "libsubid4", "libgpgme11", "libassuan0", "libdevmapper1.02.1"},
+		},
 		// For bench/disk: a peer that walks a tree on all cores.
 		{name: "gdu", packages: []string{"gdu"}, needs: "usr/bin/gdu"},
 		// For test/vm: a kernel that is unpacked and never installed.

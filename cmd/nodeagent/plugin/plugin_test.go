@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -71,7 +72,7 @@ func TestResult(t *testing.T) {
 		{"deleted", []state{gone}, ExitFailed},
 	} {
 		code := ExitDone
-		if err, ok := result(tt.states).(*Ended); ok {
+		if err, ok := errors.AsType[*Ended](result(tt.states)); ok {
 			code = err.Code
 		}
 		if code != tt.code {

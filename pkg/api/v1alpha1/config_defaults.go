@@ -45,6 +45,13 @@ func DefaultConfig() *Config {
 			Limits:            RestartLimits{Cluster: 5, Namespace: 2, Hourly: 30},
 			Urgent:            metav1.Duration{Duration: 15 * time.Minute},
 		},
+		Launch: LaunchConfig{
+			Folder:     "/etc/nodeagent/binaries.d",
+			Root:       "/var/lib/nodeagent",
+			State:      "/run/nodeagent",
+			Ports:      "31000-32000",
+			StoreBytes: "10Gi",
+		},
 	}
 }
 
@@ -70,8 +77,37 @@ func (c *Config) Validate() field.ErrorList {
 	errs = append(errs, absolute(field.NewPath("socket"), c.Socket)...)
 	errs = append(errs, c.Containerd.validate(field.NewPath("containerd"))...)
 	errs = append(errs, c.Disk.validate(field.NewPath("disk"))...)
+	errs = append(errs, c.Launch.validate(field.NewPath("launch"))...)
 	errs = append(errs, c.Restart.validate(field.NewPath("restart"))...)
 	return append(errs, c.Notify.validate(field.NewPath("notify"))...)
+}
+
+func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, absolute(at.Child("folder"), c.Folder)...)
+	errs = append(errs, absolute(at.Child("root"), c.Root)...)
+	errs = append(errs, absolute(at.Child("state"), c.State)...)
+	if c.Cgroup != "" && !filepath.IsLocal(c.Cgroup) {
+		errs = append(errs, field.Invalid(at.Child("cgroup"), c.Cgroup, "want a cgroup's name such as nodeagent, without / before it"))
+	}
+	if _, _, err := ParsePorts(c.Ports); err != nil {
+		errs = append(errs, field.Invalid(at.Child("ports"), c.Ports, err.Error()))
+	}
+	if q, err := resource.ParseQuantity(c.StoreBytes); err != nil || q.Sign() <= 0 {
+		errs = append(errs, field.Invalid(at.Child("storeBytes"), c.StoreBytes, "want a quantity such as 10Gi"))
+	}
+	return errs
+}
+
+// ParsePorts reads a range of ports, FIRST-LAST, both included.
+func ParsePorts(s string) (first, last int32, err error) {
+	a, b, ok := strings.Cut(s, "-")
+	low, errLow := strconv.ParseUint(a, 10, 16)
+	high, errHigh := strconv.ParseUint(b, 10, 16)
+	if !ok || errLow != nil || errHigh != nil || low == 0 || low > high {
+		return 0, 0, errors.New("want two ports such as 31000-32000")
+	}
+	return int32(low), int32(high), nil
 }
 
 func (c *ContainerdConfig) validate(at *field.Path) field.ErrorList {

@@ -34,6 +34,9 @@ type Config struct {
 	// restart says how a workload is restarted.
 	Restart RestartConfig `json:"restart,omitempty"`
 
+	// launch says whether and how binaries are run from URLs.
+	Launch LaunchConfig `json:"launch,omitempty"`
+
 	// notify says who is told of restarts, besides the Events.
 	Notify NotifyConfig `json:"notify,omitempty"`
 }
@@ -139,4 +142,40 @@ type RestartWindow struct {
 
 	// timeZone is a name of the IANA time zone database, such as Europe/Berlin.
 	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// LaunchConfig says whether and how binaries are run from URLs.
+type LaunchConfig struct {
+	// enabled turns it on. Without it Binaries are not looked at and the agent
+	// touches no process.
+	Enabled bool `json:"enabled"`
+
+	// folder is where files with Binaries are looked for. Beside it are keys/
+	// (public keys by which artifacts may be signed), headers/ (what is sent to
+	// servers that want to know who asks) and ca.pem (whom to trust besides the
+	// system's own).
+	Folder string `json:"folder,omitempty"`
+
+	// root is where fetched programs, sandboxes and what has to be known again
+	// are kept. It has to be on a disk that outlives the agent.
+	Root string `json:"root,omitempty"`
+
+	// state is a folder in memory, which a reboot empties: what runs stands
+	// there.
+	State string `json:"state,omitempty"`
+
+	// cgroup is the one below which every launched task gets its own, without
+	// the controller's folder. Two agents on one machine must not share it.
+	// Default: nodeagent.slice where systemd runs, else nodeagent.
+	Cgroup string `json:"cgroup,omitempty"`
+
+	// ports is the range that ports without a number are taken from.
+	Ports string `json:"ports,omitempty"`
+
+	// storeBytes is how much of the disk fetched programs may fill. What runs
+	// is never thrown away.
+	StoreBytes string `json:"storeBytes,omitempty"`
+
+	// allowPrivileged lets Binaries use the profile privileged on this node.
+	AllowPrivileged bool `json:"allowPrivileged"`
 }

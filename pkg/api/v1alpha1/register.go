@@ -16,7 +16,7 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme makes the types that live in the API server known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &Restart{}, &RestartList{})
+	s.AddKnownTypes(GroupVersion(), &Restart{}, &RestartList{}, &Binary{}, &BinaryList{}, &BinaryInstance{}, &BinaryInstanceList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

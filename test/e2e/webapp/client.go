@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,9 +17,13 @@ import (
 type Tally struct {
 	Requests int64            `json:"requests"`
 	Failures int64            `json:"failures"`
-	Pods     map[string]int64 `json:"pods"`   // requests by the pod that answered
-	Errors   map[string]int64 `json:"errors"` // failures by cause
+	Pods     map[string]int64 `json:"pods"`     // requests by the pod that answered
+	Errors   map[string]int64 `json:"errors"`   // failures by cause
+	FailedAt []time.Time      `json:"failedAt"` // when the first of them were
 }
+
+// failuresTimed is how many failures are told with their time.
+const failuresTimed = 20
 
 // counter counts from several goroutines.
 type counter struct {
@@ -33,6 +38,9 @@ func (c *counter) add(pod string, err error) {
 	if err != nil {
 		c.tally.Failures++
 		c.tally.Errors[err.Error()]++
+		if len(c.tally.FailedAt) < failuresTimed {
+			c.tally.FailedAt = append(c.tally.FailedAt, time.Now())
+		}
 		return
 	}
 	c.tally.Pods[pod]++
@@ -42,7 +50,7 @@ func (c *counter) read() Tally {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.tally
-	t.Pods, t.Errors = maps.Clone(t.Pods), maps.Clone(t.Errors)
+	t.Pods, t.Errors, t.FailedAt = maps.Clone(t.Pods), maps.Clone(t.Errors), slices.Clone(t.FailedAt)
 	return t
 }
 
@@ -51,8 +59,8 @@ func newCounter() *counter {
 }
 
 // runClient asks url in a loop, over a new connection each time and over
-// kept-alive ones, and serves its counts on GET /tally. It ends by itself
-// after the given time.
+// kept-alive ones, and serves its counts on GET /tally. It counts from the
+// first answer on, and ends by itself after the given time.
 func runClient(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("client", flag.ContinueOnError)
 	url := f.String("url", "", "what to ask")
@@ -65,6 +73,9 @@ func runClient(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
+	if err := untilAnswered(ctx, *url); err != nil {
+		return err
+	}
 	counters := map[string]*counter{"new": newCounter(), "keepalive": newCounter()}
 	var all sync.WaitGroup
 	for kind, c := range counters {
@@ -85,6 +96,25 @@ func runClient(ctx context.Context, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot serve on %s: %w", *listen, err)
+}
+
+// untilAnswered waits for the first answer: a kube-proxy writes a new
+// Service's rules a moment after its pods are Ready, and refuses until then.
+func untilAnswered(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	hc := newHTTPClient(true)
+	for {
+		_, err := ask(ctx, hc, url)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s never answered: %w", url, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func newHTTPClient(fresh bool) *http.Client {

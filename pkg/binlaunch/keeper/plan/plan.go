@@ -1,0 +1,109 @@
+package plan
+
+// Version is of the encoding. A keeper that outlived an agent's upgrade never
+// reads a plan again, so the number only guards against a foreign program.
+const Version = 1
+
+// Plan is everything a keeper does for one task.
+type Plan struct {
+	Argv     []string
+	Env      []string // LISTEN_PID is added by the keeper
+	Cwd      string   // as the task sees it
+	Hostname string   // "": the host's
+
+	Unshare uintptr // CLONE_NEW*, for the task
+	OwnPids bool    // the keeper is process 1 of a pid namespace of its own
+	OwnUser bool    // the task gets a user namespace that knows one uid and one gid
+
+	UID, GID         uint32 // on the host
+	InnerUID         uint32 // what the task is told, when OwnUser
+	InnerGID         uint32
+	Caps             uint64 // bits of the capabilities that stay
+	NoNewPrivs       bool
+	Seccomp          []byte // struct sock_filter[], nil: none
+	Landlock         Landlock
+	Rlimits          []Rlimit
+	Steps            []Step // the view of the file system, in this order
+	ReadOnlyProc     bool   // after the uid map was written through it
+	CgroupIsFD       bool   // one cgroup v2 folder; else v1 tasks files to join
+	Cgroups          int    // descriptors that follow the fixed ones
+	Listen           int    // descriptors that the task gets from number 3 on
+	OOMEvents        bool   // one more: an eventfd that tells of OOM (v1)
+	OutputMax        int64  // bytes in one output file
+	OutputFiles      int    // 1 and more
+	Disk             int64  // bytes allocated in the sandbox folder; 0: no bound
+	DiskEverySeconds uint32 // how often it is looked at
+}
+
+// Rlimit is one setrlimit.
+type Rlimit struct {
+	Resource  uint32 // RLIMIT_*
+	Soft      uint64
+	Hard      uint64
+	MayRefuse bool // told, and no failure
+}
+
+// Landlock is a ruleset; Handled 0 means none.
+type Landlock struct {
+	HandledFS uint64
+	Scoped    uint64
+	Rules     []Rule
+}
+
+// Rule allows Access beneath Path, as the task sees it.
+type Rule struct {
+	Path   string
+	Access uint64
+}
+
+// Op is one kind of step in the making of the task's view.
+type Op uint32
+
+// The steps.
+const (
+	Mount  Op = iota + 1 // Source Target Type Flags Data
+	Folder               // Target Mode
+	File                 // Target: an empty one to mount over
+	Link                 // Source (the link's text) Target
+	Device               // Target Mode Dev
+	Seal                 // Target and all mounts beneath it become read-only
+	Pivot                // Target becomes /, the old root goes
+)
+
+// Step is one of them. Flags may hold MS_*; for Mount with MS_BIND and other
+// flags the second mount that the kernel asks for is made too.
+type Step struct {
+	Op       Op
+	Source   string
+	Target   string
+	Type     string
+	Data     string
+	Flags    uint64
+	Mode     uint32
+	Dev      uint64
+	Optional bool // the source may be missing
+}
+
+// Socket is the descriptor that a keeper starts with: on it comes the length of
+// the plan (4 bytes, big endian), with it all descriptors, and the plan. Until
+// then the keeper waits, so that one can be ready before it is needed; when the
+// socket is closed instead, it ends. It answers with Told.
+const Socket = 3
+
+// The descriptors that come with the plan, in this order; the cgroups', the
+// listening sockets and the OOM eventfd follow.
+const (
+	State   = iota // the task's state folder
+	Output         // the folder of its output
+	Sandbox        // its sandbox folder
+	Lock           // the state folder's lock, held
+	Fixed          // how many these are
+)
+
+// Files in the state folder.
+const (
+	StartedFile = "started"
+	ExitFile    = "exit"
+	LockFile    = "lock"
+	OutputName  = "output"
+)

@@ -1,0 +1,170 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
+)
+
+// spawned is a keeper that waits for its plan.
+type spawned struct {
+	pid    int
+	pidfd  int
+	socket int
+}
+
+// idle is how many keepers wait for a plan: a launch then costs nothing of a
+// program's start. Each holds some 2 MiB.
+const idle = 1
+
+// keeper gives one that waits, or starts one.
+func (l *Launcher) keeper(ownPids bool) (spawned, error) {
+	if ownPids {
+		select {
+		case s := <-l.ready:
+			return s, nil
+		default:
+		}
+	}
+	return l.spawn(ownPids)
+}
+
+// refill starts a keeper for the next launch.
+func (l *Launcher) refill() {
+	l.tasks.Go(func() {
+		if len(l.ready) >= idle || l.stop.Err() != nil {
+			return
+		}
+		s, err := l.spawn(true)
+		if err != nil {
+			return // the next launch says why
+		}
+		select {
+		case l.ready <- s:
+		default:
+			s.dismiss()
+		}
+	})
+}
+
+// dismiss ends a keeper that has no plan.
+func (s spawned) dismiss() {
+	_ = unix.Close(s.socket)
+	reap(s.pid)
+	_ = unix.Close(s.pidfd)
+}
+
+// spawn starts a keeper in the keepers' cgroup and the host's namespaces.
+func (l *Launcher) spawn(ownPids bool) (spawned, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return spawned{}, fmt.Errorf("cannot talk to the keeper: %w", err)
+	}
+	defer unix.Close(pair[1])
+	null := l.null.Fd()
+	pidfd := -1
+	attr := &syscall.ProcAttr{
+		// One processor is enough for what a keeper does, and holds less. It
+		// collects no garbage before there is some to speak of, and does not ask
+		// its cgroup how many processors it may use.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=4MiB", "GOTRACEBACK=none", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Files: []uintptr{null, null, null, uintptr(pair[1])}, Dir: "/",
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	}
+	if ownPids {
+		attr.Sys.Cloneflags = unix.CLONE_NEWPID
+	}
+	if l.tree.V2() {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.keepers[0].Fd())
+	}
+	s := spawned{socket: pair[0]}
+	err = onThread(func() error {
+		if err := l.o.Namespaces.enter(); err != nil {
+			return err
+		}
+		if !l.tree.V2() {
+			for _, tasks := range l.keepers {
+				if _, err := unix.Write(int(tasks.Fd()), []byte("0")); err != nil {
+					return fmt.Errorf("cannot join the keepers' cgroup: %w", err)
+				}
+			}
+		}
+		var err error
+		s.pid, err = syscall.ForkExec(l.o.Keeper, []string{"nodeagent-keeper"}, attr)
+		return err
+	})
+	if err != nil {
+		return s, errors.Join(fmt.Errorf("cannot start the keeper: %w", err), unix.Close(pair[0]))
+	}
+	s.pidfd = pidfd
+	return s, nil
+}
+
+// send gives the keeper its plan and descriptors.
+func (s spawned) send(p *plan.Plan, files []*os.File) error {
+	fds := make([]int, len(files))
+	for i, f := range files {
+		n, err := number(f)
+		if err != nil {
+			return fmt.Errorf("cannot pass %s on: %w", f.Name(), err)
+		}
+		fds[i] = int(n)
+	}
+	raw := p.Encode()
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
+	// The keeper takes descriptors with the first bytes; MSG_NOSIGNAL, for it
+	// may have been killed while it waited.
+	if err := unix.Sendmsg(s.socket, head, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("cannot hand the plan over: %w", err)
+	}
+	for len(raw) > 0 {
+		n, err := unix.SendmsgN(s.socket, raw, nil, nil, unix.MSG_NOSIGNAL)
+		if err != nil {
+			return fmt.Errorf("cannot hand the plan over: %w", err)
+		}
+		raw = raw[n:]
+	}
+	return nil
+}
+
+// number is a file's descriptor. Unlike Fd it leaves the file as it is: a
+// passed socket must not be made blocking for whoever else has it.
+func number(f *os.File) (fd uintptr, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	return fd, raw.Control(func(n uintptr) { fd = n })
+}
+
+// hear waits for what the keeper tells of the launch.
+func (s spawned) hear(ctx context.Context) (plan.Told, error) {
+	_ = unix.SetNonblock(s.socket, true)
+	socket := os.NewFile(uintptr(s.socket), "keeper")
+	defer socket.Close()
+	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(s.pid, unix.SIGKILL) })
+	defer stop()
+	raw, err := io.ReadAll(socket)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("cannot wait for the task's start: %w", ctx.Err())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot hear of the keeper: %w", err)
+	}
+	told := plan.Parse(raw)
+	if reason := told[plan.KeyError]; reason != "" {
+		return nil, errors.New(reason)
+	}
+	if told[plan.KeyTask] == "" {
+		return nil, errors.New("the keeper ended before it told of the task")
+	}
+	return told, nil
+}

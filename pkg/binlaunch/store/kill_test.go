@@ -1,0 +1,66 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// TestKilledAtAnyByte kills a process that writes the store at random moments,
+// and finds the store whole each time.
+func TestKilledAtAnyByte(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills a process a hundred times")
+	}
+	dir := t.TempDir()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	swept, most := 0, 0
+	for range 100 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "STORE_WRITER="+dir)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = bufio.NewReader(out).ReadString('\n')
+		time.Sleep(time.Duration(rnd.Int64N(int64(30 * time.Millisecond)))) // the moment is the test's matter
+		if killErr := cmd.Process.Kill(); err != nil || killErr != nil {
+			t.Fatalf("%v, %v: %s", err, killErr, stderr.String())
+		}
+		_ = cmd.Wait()
+		if stderr.Len() > 0 {
+			t.Fatalf("the writer failed: %s", stderr.String())
+		}
+		s, err := Open(Options{Dir: dir, BootID: "one"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole(t, s, 0)
+		swept += s.Stats().Swept
+		most = max(most, s.Stats().Entries)
+		if st := s.Stats(); st.Bytes > 1<<20 {
+			t.Errorf("%d bytes, more than the bound", st.Bytes)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d drafts were swept; %d entries at most", swept, most)
+	if swept == 0 || most == 0 {
+		t.Error("no kill hit a write: the test shows nothing")
+	}
+}
