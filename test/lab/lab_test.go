@@ -356,13 +356,15 @@ func (l *testLab) services() {
 		{"host to Service", service},
 		{"pod to Service", alone + "/get?url=" + url.QueryEscape(service)},
 	} {
-		answered := l.ask(way.name, way.url)
-		// Each kube-proxy writes its rules a moment after the endpoints changed.
-		for end := time.Now().Add(20 * time.Second); len(answered) != 4 && time.Now().Before(end); {
-			answered = l.ask(way.name, way.url)
+		answered, err := ask(way.url)
+		// Each kube-proxy writes its rules a moment after the endpoints changed,
+		// and refuses until then.
+		for end := time.Now().Add(20 * time.Second); (err != nil || len(answered) != 4) && time.Now().Before(end); {
+			time.Sleep(100 * time.Millisecond)
+			answered, err = ask(way.url)
 		}
-		if len(answered) != 4 {
-			l.t.Errorf("%s: answers by %v, want all four pods", way.name, answered)
+		if err != nil || len(answered) != 4 {
+			l.t.Errorf("%s: answers by %v, want all four pods: %v", way.name, answered, err)
 		}
 	}
 	if host, err := get(alone + "/get?url=" + url.QueryEscape(own)); err != nil || host != "alone" {
@@ -379,17 +381,16 @@ func (l *testLab) services() {
 }
 
 // ask counts who answers eighty requests, none of which may fail.
-func (l *testLab) ask(way, address string) map[string]int {
-	l.t.Helper()
+func ask(address string) (map[string]int, error) {
 	answered := map[string]int{}
 	for range 80 {
 		host, err := get(address)
 		if err != nil {
-			l.t.Fatalf("%s: %v", way, err)
+			return answered, err
 		}
 		answered[host]++
 	}
-	return answered
+	return answered, nil
 }
 
 func (l *testLab) kubectlWays() {
