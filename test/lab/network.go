@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func ensureBridge() error {
 
 // checkAddressesFree refuses to take over a network that the machine uses.
 func checkAddressesFree() error {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("cannot list the machine's routes: %w", err)
 	}
@@ -193,9 +194,21 @@ func setCable(n int, plugged bool) error {
 	return nil
 }
 
+// whole asks the kernel for a list until nothing changed while it was told: it
+// says so when an interface came or went meanwhile.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	for tries := 0; ; tries++ {
+		found, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || tries == 50 {
+			return found, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // labLinks names the lab's interfaces in this network namespace.
 func labLinks() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the interfaces: %w", err)
 	}
