@@ -102,6 +102,12 @@ func (s *stage) startLeak(ctx context.Context) error {
 	if s.seen, err = s.Follow(ctx, shop); err != nil {
 		return err
 	}
+	// Else the agent takes the growth for that of a start, for half a minute.
+	if err := cluster.Until(ctx, leaking.Name+" has been seen quiet", func(context.Context) (bool, error) {
+		return time.Since(leaking.CreationTimestamp.Time) > 6*time.Second, nil
+	}); err != nil {
+		return err
+	}
 	if err := s.Leak(ctx, leaking, leakRate); err != nil {
 		return err
 	}

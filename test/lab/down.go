@@ -163,7 +163,7 @@ func recordedNamespaces(p paths) []string {
 // up makes and names what is there.
 func checkNothingLeft(ctx context.Context, p paths, groups cgroups, namespaces []string, keepLogs bool) error {
 	var left []string
-	waitFor(ctx, 50*time.Millisecond, stableAfter(20, func() bool {
+	waitFor(ctx, 50*time.Millisecond, stableAfter(200, func() bool {
 		left = leftovers(p, groups, namespaces, keepLogs)
 		return len(left) == 0
 	}))
