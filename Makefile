@@ -25,6 +25,7 @@ build: bin/nodeagent ## the agent, static, into bin/
 
 .PHONY: bin/nodeagent bin/keeper bin/webapp bin/image bin/lab
 bin/nodeagent: bin/keeper
+	$(call say,build the agent (first time about 5 minutes))
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/nodeagent
 
 # What stays with each launched task. The agent carries it (go:embed).

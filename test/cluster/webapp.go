@@ -117,6 +117,8 @@ func Client(namespace, name string, service *corev1.Service) *corev1.Pod {
 				Name: "client", Image: webappImage, ImagePullPolicy: corev1.PullNever,
 				Args: []string{"client", "--url", fmt.Sprintf("http://%s/", service.Spec.ClusterIP), "--workers", "4", "--every", "5ms"},
 			}},
+			// It ends by itself after a while, and then it has ended.
+			RestartPolicy:                 corev1.RestartPolicyNever,
 			TerminationGracePeriodSeconds: new(int64(1)),
 			AutomountServiceAccountToken:  new(false),
 		},

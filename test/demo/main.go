@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,12 +30,18 @@ func main() {
 }
 
 // play is the story, scene by scene.
-func play(ctx context.Context, lab string) error {
+func play(ctx context.Context, lab string) (err error) {
 	c, err := cluster.Connect(ctx, lab)
 	if err != nil {
 		return err
 	}
 	s := &stage{Cluster: c, out: os.Stdout, began: time.Now()}
+	defer func() {
+		// Also when a scene failed, or somebody pressed Ctrl-C.
+		gone, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err = errors.Join(err, s.sendHome(gone))
+	}()
 	for _, scene := range []func(context.Context) error{
 		s.installAgent, s.openShop, s.startLeak, s.watchRestart, s.takeStock,
 	} {

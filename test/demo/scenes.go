@@ -187,6 +187,15 @@ func (s *stage) takeStock(ctx context.Context) error {
 	return nil
 }
 
+// sendHome ends the customer's questions: what is left to play with is quiet.
+func (s *stage) sendHome(ctx context.Context) error {
+	err := s.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: asker}})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("cannot send the customer home: %w", err)
+	}
+	return nil
+}
+
 func (s *stage) untilAsked(ctx context.Context, n int64) (map[string]cluster.Tally, error) {
 	var got map[string]cluster.Tally
 	err := cluster.Until(ctx, fmt.Sprintf("the customer has asked %d times", n), func(ctx context.Context) (bool, error) {
