@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,22 @@ func TestTop(t *testing.T) {
 	s.must(s.Leak(s.ctx, &pod, "200Ki"))
 
 	s.printed(agent, &pod)
+	s.checked(agent)
 	s.live(agent, &pod)
+}
+
+// checked is what the agent finds out about its node from inside its pod, with
+// the capabilities and the system calls that the DaemonSet leaves it.
+func (s *story) checked(agent *corev1.Pod) {
+	s.t.Helper()
+	out, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "exec", agent.Name, "--", "/nodeagent", "check", "--config=/etc/nodeagent/config.yaml")
+	if err != nil {
+		s.t.Fatalf("check ended with %v, and says\n%s", err, out)
+	}
+	if !regexp.MustCompile(`(?m)^ok +method +events: .+`).MatchString(out) {
+		s.t.Errorf("check does not say that file events work, and why:\n%s", out)
+	}
+	s.t.Logf("check says\n%s", out)
 }
 
 // live is the table in a terminal: filter, the files of the one container, quit.
@@ -62,10 +78,10 @@ func (s *story) printed(agent, pod *corev1.Pod) {
 	var report struct {
 		Node       string
 		Containers []struct {
-			Pod, Container string
-			Bytes          int64
-			BytesPerSecond struct{ Expected float64 }
-			Growing        []struct{ Path string }
+			Pod, Container, Method string
+			Bytes                  int64
+			BytesPerSecond         struct{ Expected float64 }
+			Growing                []struct{ Path string }
 		}
 	}
 	s.must(cluster.Until(s.ctx, "top tells of the file that grows", func(ctx context.Context) (bool, error) {
@@ -81,6 +97,9 @@ func (s *story) printed(agent, pod *corev1.Pod) {
 	}))
 	if report.Node != pod.Spec.NodeName || report.Containers[0].Pod != pod.Name || report.Containers[0].Container != "app" || report.Containers[0].Bytes <= 0 {
 		s.t.Errorf("top -o json tells %+v", report)
+	}
+	if got := report.Containers[0].Method; got != "events" {
+		s.t.Errorf("the container is measured by %q, want events", got)
 	}
 	out, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "exec", agent.Name, "--", "/nodeagent", "top", "--once", "--sort", "growth")
 	s.must(err)
