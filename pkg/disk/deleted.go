@@ -11,6 +11,13 @@ import (
 const (
 	// scanInterval is the least time between two looks at open files.
 	scanInterval = 10 * time.Second
+	// scanAll is the most time between two looks at those of all containers.
+	// In between only containers are looked at in which something happens, or
+	// that hold deleted files.
+	scanAll = time.Minute
+	// scanGrowth is by how much a file system's usage grows before all are
+	// looked at sooner: a file that never had a name raises no event.
+	scanGrowth = 16 << 20
 	// scanShare bounds what they take of the budget.
 	scanShare = 0.25
 	// layerDevice stands for the layer's file system in OpenFiles: what a
@@ -58,9 +65,19 @@ func (w *Watcher) scan(ctx context.Context, now time.Time) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	holders := w.holders()
+	all := w.listener == nil || !now.Before(w.nextFullScan) || w.swelled()
+	holders := w.holders(all)
 	if len(holders) == 0 {
+		if !all {
+			w.nextScan = now.Add(scanInterval)
+		}
 		return
+	}
+	if all {
+		w.nextFullScan = now.Add(scanAll)
+		for _, fs := range w.filesystems {
+			fs.scanned = fs.usage.Used
+		}
 	}
 	w.scanning = now
 	go func() { // of its own: the kernel may not come back
@@ -74,11 +91,37 @@ func (w *Watcher) scan(ctx context.Context, now time.Time) {
 	}()
 }
 
+func (w *Watcher) swelled() bool {
+	for _, fs := range w.filesystems {
+		if fs.usage.Used-fs.scanned > scanGrowth {
+			return true
+		}
+	}
+	return false
+}
+
+// stirs tells whether open files of a container may have changed since they
+// were looked at, as far as is known.
+func (t *track) stirs() bool {
+	if !t.scanned || t.blind {
+		return true
+	}
+	for _, h := range t.holds {
+		if p := h.place; p.measured() && !p.calm || p.id.part == PartDeleted && p.usage != (Usage{}) {
+			return true
+		}
+	}
+	return false
+}
+
 // holders are the containers of which a place is known, and whose processes can
-// be told.
-func (w *Watcher) holders() []Holder {
+// be told: all, or those that stir.
+func (w *Watcher) holders(all bool) []Holder {
 	var out []Holder
 	for _, t := range w.tracks {
+		if !all && !t.stirs() {
+			continue
+		}
 		h := Holder{Container: t.container}
 		for _, o := range t.holds {
 			if o.place.known() && o.place.device != 0 && !slices.Contains(h.Devices, o.place.device) {
@@ -100,6 +143,7 @@ func (w *Watcher) finishScan(s scanned) {
 	w.scanning = time.Time{}
 	w.nextScan = s.at.Add(max(scanInterval, time.Duration(s.took.Seconds()/(scanShare*w.opts.Share)*float64(time.Second))))
 	if s.err != nil {
+		w.nextFullScan = time.Time{}
 		w.scanFailed(nil, s.err)
 		return
 	}
@@ -110,7 +154,7 @@ func (w *Watcher) finishScan(s scanned) {
 		case s.found[i].Err != nil:
 			w.scanFailed(t, s.found[i].Err)
 		default:
-			t.blind = false
+			t.blind, t.scanned = false, true
 			w.deleted(t, s, s.found[i])
 		}
 	}

@@ -67,10 +67,12 @@ type Events struct {
 	layers  map[string]*eventLayer
 	drained time.Time
 	broken  error
+	woken   map[string]bool // upper folders with events since they were last told
 }
 
 // eventLayer is a layer that is followed.
 type eventLayer struct {
+	upper  string
 	mu     sync.Mutex // of one Measure at a time
 	tree   *tree
 	cost   time.Duration // of reading it in full
@@ -101,6 +103,7 @@ func NewEvents(o EventsOptions) (*Events, error) {
 	return &Events{
 		opts: o, walker: NewWalker(o.HostRoot), group: g, every: drainEvery, quiet: quietAfter,
 		index: make(map[string]*folder), marked: make(map[fsid]error), layers: make(map[string]*eventLayer),
+		woken: make(map[string]bool),
 	}, nil
 }
 
@@ -110,17 +113,18 @@ func (e *Events) Close() error { return e.group.close() }
 // Method implements Meter.
 func (*Events) Method() string { return "events" }
 
-// Run reads the queue of events once a second, sooner when it is long, so that
-// it never overflows because nobody measures. It ends with ctx, or when the
-// queue cannot be read any more: then everything is walked.
+// Run reads the queue of events a second after the first came, sooner when it is
+// long, so that it never overflows because nobody measures. While nothing
+// happens it sleeps. It ends with ctx, or when the queue cannot be read any
+// more: then everything is walked.
 func (e *Events) Run(ctx context.Context) {
-	ticker := time.NewTicker(drainEvery)
-	defer ticker.Stop()
-	for {
+	defer context.AfterFunc(ctx, e.group.interrupt)()
+	var swept time.Time
+	for e.group.wait() == nil {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
+		case now := <-time.After(drainEvery):
 			age := time.Second
 			if e.group.waiting() > queueLong {
 				age = 0
@@ -129,9 +133,30 @@ func (e *Events) Run(ctx context.Context) {
 				e.opts.Logger.Error("layers are walked from now on", "err", err)
 				return
 			}
-			e.forgetOld(now)
+			if now.Sub(swept) > forgetAfter/15 {
+				swept = now
+				e.forgetOld(now)
+			}
 		}
 	}
+	if ctx.Err() == nil {
+		e.opts.Logger.Warn("the queue of file events is read once a second only: it cannot be waited for")
+	}
+}
+
+// Woken implements Listener. It costs one system call when nothing happened.
+func (e *Events) Woken(each func(upper string)) (time.Time, error) {
+	until, err := e.drain(time.Now(), e.every)
+	if err != nil {
+		return time.Time{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for upper := range e.woken {
+		each(upper)
+	}
+	clear(e.woken)
+	return until, nil
 }
 
 // Forget tells that a layer is gone.
@@ -190,6 +215,7 @@ func (e *Events) sort(v event) {
 		e.opts.Logger.Warn("the queue of file events overflowed, all layers are read again")
 		for _, l := range e.layers {
 			l.stale = true
+			e.woken[l.upper] = true
 		}
 		return
 	}
@@ -207,6 +233,7 @@ func (e *Events) sort(v event) {
 		l.dirty[f] = w
 	}
 	w.add(v.name, v.mask)
+	e.woken[l.upper] = true
 }
 
 func (e *Events) of(t *tree, key string) *folder {
@@ -239,15 +266,18 @@ func (e *Events) remove(f *folder) {
 // follow makes sure that the file system of an open folder is followed.
 func (e *Events) follow(id fsid, fd int) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	err, tried := e.marked[id]
-	if !tried {
-		err = e.group.follow(fd)
-		e.marked[id] = err
-		if err != nil {
-			e.opts.Logger.Warn("layers of a file system are walked", "err", err)
-		}
+	e.mu.Unlock()
+	if tried {
+		return err
 	}
+	err = e.group.follow(fd) // without the lock: the file system may hang
+	if err != nil {
+		e.opts.Logger.Warn("layers of a file system are walked", "err", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.marked[id] = err
 	return err
 }
 
@@ -256,7 +286,7 @@ func (e *Events) layer(upper string) *eventLayer {
 	defer e.mu.Unlock()
 	l := e.layers[upper]
 	if l == nil {
-		l = &eventLayer{}
+		l = &eventLayer{upper: upper}
 		e.layers[upper] = l
 	}
 	l.asked = time.Now()
@@ -386,7 +416,7 @@ func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd 
 	}
 	return Look{
 		Started: at, Usage: l.tree.usage, Device: l.tree.dev, Files: l.files, Folders: l.dirs,
-		Checked: l.tree.checked, Error: l.tree.wrong,
+		Checked: l.tree.checked, Error: l.tree.wrong, Still: l.tree.still(),
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,9 @@ const (
 // marked. Before Linux 6.5 the writes that go through an overlay raise none on
 // the file system under it, see Probe.
 type fanGroup struct {
-	fd  int
-	buf []byte
+	fd   int
+	file *os.File // the same, known to Go's poller
+	buf  []byte
 }
 
 func newFanGroup() (*fanGroup, error) {
@@ -39,10 +41,26 @@ func newFanGroup() (*fanGroup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a fanotify group: %w", err)
 	}
-	return &fanGroup{fd: fd, buf: make([]byte, 256<<10)}, nil
+	return &fanGroup{fd: fd, file: os.NewFile(uintptr(fd), "fanotify"), buf: make([]byte, 256<<10)}, nil
 }
 
-func (g *fanGroup) close() error { return unix.Close(g.fd) }
+func (g *fanGroup) close() error { return g.file.Close() }
+
+// wait returns when there is an event in the queue, or with an error after
+// interrupt or close.
+func (g *fanGroup) wait() error {
+	c, err := g.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("cannot wait for fanotify events: %w", err)
+	}
+	if err := c.Read(func(uintptr) bool { return g.waiting() > 0 }); err != nil {
+		return fmt.Errorf("cannot wait for fanotify events: %w", err)
+	}
+	return nil
+}
+
+// interrupt ends wait, now and from now on.
+func (g *fanGroup) interrupt() { _ = g.file.SetReadDeadline(time.Unix(1, 0)) }
 
 // follow marks the file system that the open folder is on.
 func (g *fanGroup) follow(folder int) error {

@@ -79,6 +79,17 @@ func (t *tree) sweep() {
 	}
 }
 
+// still tells whether events tell of whatever changes the layer: no file is
+// looked at without one.
+func (t *tree) still() bool {
+	for f := range t.awake {
+		if f.hot > 0 || f.spared {
+			return false
+		}
+	}
+	return true
+}
+
 // wake looks at what events told of one folder.
 func (t *tree) wake(f *folder, w *woken) error {
 	f.awake = t.now
@@ -205,7 +216,7 @@ func (t *tree) lookHot(f *folder, dirty map[*folder]*woken) error {
 func (t *tree) lookAtNames(f *folder, fd int, all bool, dirty map[*folder]*woken) {
 	begun := time.Now()
 	for name, x := range f.names {
-		if (!x.hot && !all) || t.still(f, fd, name, x) {
+		if (!x.hot && !all) || t.same(f, fd, name, x) {
 			continue
 		}
 		w := dirty[f]
@@ -220,10 +231,10 @@ func (t *tree) lookAtNames(f *folder, fd int, all bool, dirty map[*folder]*woken
 	}
 }
 
-// still looks at one file; it makes a quiet one hot that changed, and lets a
+// same looks at one file; it makes a quiet one hot that changed, and lets a
 // hot one cool down when it is quiet. It is false where the name no longer
 // holds the same file with one link, or one with several that changed.
-func (t *tree) still(f *folder, fd int, name string, x *file) bool {
+func (t *tree) same(f *folder, fd int, name string, x *file) bool {
 	t.cname = append(append(t.cname[:0], name...), 0)
 	if err := statAt(fd, t.cname, &t.stat); err != nil || t.stat.Dev != t.dev || t.stat.Ino != x.ino {
 		return false

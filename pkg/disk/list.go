@@ -51,8 +51,11 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	}
 	if w.orphans(now, storage) || changed {
 		w.bind()
+		w.spent = true
 	}
-	w.pace()
+	if w.spent {
+		w.pace()
+	}
 }
 
 // hold gives a track its places, those that are there and new ones.
@@ -68,7 +71,7 @@ func (w *Watcher) hold(t *track, now time.Time) {
 		p := w.places[id]
 		if p == nil {
 			p = &place{id: id, group: group, due: now, interval: w.opts.Interval}
-			w.places[id] = p
+			w.admit(p)
 		}
 		p.layer, p.space = s.layer, t.container.Namespace
 		holds = append(holds, hold{place: p, shown: s.shown})
@@ -90,7 +93,7 @@ func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed boo
 			id := placeID{part: partOrphan, folder: layer.Upper}
 			there[id] = true
 			if w.places[id] == nil {
-				w.places[id] = &place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval}
+				w.admit(&place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval})
 				changed = true
 			}
 		}
@@ -132,9 +135,19 @@ func (w *Watcher) bind() {
 	}
 }
 
+// admit takes in a new place that is to be measured.
+func (w *Watcher) admit(p *place) {
+	w.places[p.id] = p
+	w.awake[p] = true
+	w.schedule.add(p)
+}
+
 // forget lets go of a place, and so does a meter that remembers it.
 func (w *Watcher) forget(id placeID) {
+	p := w.places[id]
 	delete(w.places, id)
+	delete(w.awake, p)
+	w.schedule.remove(p)
 	if m, remembers := w.opts.Meter.(interface{ Forget(upper string) }); remembers {
 		m.Forget(id.folder)
 	}
@@ -162,13 +175,14 @@ func (w *Watcher) groupOf(folder string) *group {
 	return w.groups[device]
 }
 
-// pace sets the interval of every place by what they cost. Containers share
+// pace sets the interval of every place that is awake by what they cost. Containers share
 // the budget; the places of one share its part of it, so that a giant emptyDir
 // is looked at seldom and the layer beside it is not. A cheap place that grows
 // is looked at twice as often, so that a leak is sure a few seconds sooner.
 func (w *Watcher) pace() {
-	purses := make(map[*track][]*place, len(w.tracks))
-	for _, p := range w.places {
+	w.spent = false
+	purses := make(map[*track][]*place)
+	for p := range w.awake {
 		if !p.measured() {
 			continue
 		}

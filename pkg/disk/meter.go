@@ -29,6 +29,16 @@ type Meter interface {
 	Method() string
 }
 
+// Listener is a Meter that is told what happens to a folder between two looks,
+// so that a folder at rest need not be looked at.
+type Listener interface {
+	Meter
+	// Woken hands on the folders in which something happened since the call
+	// before, and tells until when all that happened is known. It must not
+	// block. With an error nothing is known any more, nor will be.
+	Woken(each func(upper string)) (until time.Time, err error)
+}
+
 // Target is the folder to be measured.
 type Target struct {
 	// Layer is a container's layer, or, with nothing but Upper set, another
@@ -51,6 +61,7 @@ type Look struct {
 	Files      []Item          // the largest, and the largest of those that changed since
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own
+	Still      bool            // a Listener will tell of whatever changes it
 
 	// Checked: this look made a full check of a figure that is followed, and
 	// found that it was wrong by Error: what there is, less what was told.

@@ -113,7 +113,11 @@ type place struct {
 	cost     time.Duration // of a look, the last weighing half
 	interval time.Duration // between the starts of two looks
 	due      time.Time
+	slot     int       // in the schedule, from 1; 0: it is not in it
 	started  time.Time // of the measure that runs; zero: none does
+	calm     bool      // nothing changes, and whatever will be told of
+	asleep   bool      // so it is left alone
+	woken    bool      // something happened since the measure was started
 	failures int       // in a row
 	gone     time.Time // since when its folder is not there
 	method   string    // of the last good look

@@ -78,7 +78,7 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 	}
 	for _, t := range w.tracks {
 		if t.known() { // else nothing is known yet: no series rather than a zero
-			s.add(t, now)
+			s.add(t, now, w.at)
 		}
 	}
 	return s
@@ -110,7 +110,7 @@ func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
 	return x
 }
 
-func (s *snapshot) add(t *track, now time.Time) {
+func (s *snapshot) add(t *track, now time.Time, at func(*place) time.Time) {
 	c := t.container
 	k := seriesKey{c.Pod.Namespace, c.Pod.Name, ContainerName(c), c.Pod.UID}
 	x := s.containers[k]
@@ -131,7 +131,7 @@ func (s *snapshot) add(t *track, now time.Time) {
 		x.growth += p.trends.Bytes.Rate.Expected
 		part := x.parts[p.id.part]
 		part.usage = part.usage.plus(p.usage)
-		if age := now.Sub(p.at); age >= part.age {
+		if age := now.Sub(at(p)); age >= part.age {
 			part.age, part.method = age, p.method
 		}
 		x.parts[p.id.part] = part

@@ -19,6 +19,7 @@ type track struct {
 	container runtime.Container
 	holds     []hold // the layer first
 	blind     bool   // its open files could not be looked at the last time
+	scanned   bool   // they were looked at
 
 	watched time.Time // when it was first judged
 	verdict Verdict   // zero before the first good look at any of its places
@@ -42,11 +43,15 @@ type group struct {
 
 // filesystem is one that places are on.
 type filesystem struct {
-	mount  string // as the host sees it
-	usage  FilesystemUsage
-	at     time.Time
-	series Series
-	trends Trends
+	mount string // as the host sees it
+	// witness is the place that is looked at for the file system's own figures
+	// though it is calm. The others may sleep.
+	witness *place
+	usage   FilesystemUsage
+	scanned int64 // what was used at the last scan of all open files
+	at      time.Time
+	series  Series
+	trends  Trends
 }
 
 // look takes in what a look at one of its places saw of the file system.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -117,6 +118,11 @@ type Watcher struct {
 	scanning    time.Time      // when the scan that runs was started; zero: none does
 	unsupported map[string]int // by snapshotter
 	ready       bool
+	schedule    schedule
+	listener    Listener  // nil: places do not sleep
+	heard       time.Time // until then it told of all that happened
+	spent       bool      // since intervals were set
+	awake       map[*place]bool
 
 	// Of the goroutine of Run alone.
 	groups map[uint64]*group
@@ -125,6 +131,9 @@ type Watcher struct {
 	mounts       mounts
 	queue        []*place // due, longest waiting first
 	nextScan     time.Time
+	nextFullScan time.Time // of all containers, calm ones as well
+	timer        *time.Timer
+	ticked       time.Time
 	done         chan result
 	scans        chan scanned
 	stop         chan struct{}
@@ -136,6 +145,7 @@ type result struct {
 	look  Look
 	err   error
 	took  time.Duration
+	work  time.Duration // of that without the time in which others had the CPU
 }
 
 // NewWatcher makes a Watcher and registers its metrics.
@@ -151,9 +161,13 @@ func NewWatcher(o Options) (*Watcher, error) {
 		filesystems: make(map[uint64]*filesystem),
 		unsupported: make(map[string]int),
 		groups:      make(map[uint64]*group),
+		awake:       make(map[*place]bool),
 		done:        make(chan result),
 		scans:       make(chan scanned),
 		stop:        make(chan struct{}),
+	}
+	if l, listens := o.Meter.(Listener); listens && o.Recorder == nil { // a recording has every look
+		w.listener = l
 	}
 	if err := w.register(o.Registerer); err != nil {
 		return nil, err
@@ -171,18 +185,19 @@ func (w *Watcher) Offences() <-chan Verdict { return w.offences }
 // error when measures still hang in the kernel some seconds after.
 func (w *Watcher) Run(ctx context.Context) error {
 	defer close(w.offences)
-	ticker := time.NewTicker(w.opts.Interval / 10)
-	defer ticker.Stop()
-	w.tick(ctx)
+	w.timer = time.NewTimer(0)
+	defer w.timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return w.drain()
-		case <-ticker.C:
+		case <-w.timer.C:
 			w.tick(ctx)
+			w.wind()
 		case r := <-w.done:
 			w.finish(r)
 			w.start(ctx)
+			w.wind()
 		case s := <-w.scans:
 			w.finishScan(s)
 		}
@@ -229,28 +244,40 @@ func (w *Watcher) running() []string {
 	return out
 }
 
-// tick takes the list of containers when it is time, and starts what is due.
+// tick takes the list of containers and what was heard of places when it is
+// time, and starts what is due.
 func (w *Watcher) tick(ctx context.Context) {
 	now := time.Now()
+	w.ticked = now
 	if w.listed.IsZero() || now.Sub(w.listed) >= relist {
 		var storage []runtime.Storage
 		if w.opts.Storage != nil {
 			storage = w.opts.Storage()
 		}
 		w.list(now, w.opts.Containers(), storage)
+		w.hear(now)
+		w.scan(ctx, now)
 	}
-	w.queue = w.queue[:0]
 	w.mu.Lock()
-	for _, p := range w.places {
-		if p.measured() && p.started.IsZero() && !p.due.After(now) {
-			w.queue = append(w.queue, p)
-		}
-	}
+	w.queue = w.schedule.due(now, w.queue)
 	w.ready = w.ready || w.allTried(now)
 	w.mu.Unlock()
-	slices.SortFunc(w.queue, func(a, b *place) int { return a.due.Compare(b.due) })
 	w.start(ctx)
-	w.scan(ctx, now)
+}
+
+// wind sets the timer to when there is something to do, a tenth of the interval
+// after the last tick at the soonest, so that looks are started together.
+func (w *Watcher) wind() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next := w.listed.Add(relist)
+	if len(w.schedule) > 0 && w.schedule[0].due.Before(next) {
+		next = w.schedule[0].due
+	}
+	if soonest := w.ticked.Add(w.opts.Interval / 10); next.Before(soonest) {
+		next = soonest
+	}
+	w.timer.Reset(time.Until(next))
 }
 
 // start starts the measures that are due and find a slot.
@@ -262,6 +289,9 @@ func (w *Watcher) start(ctx context.Context) {
 	defer w.mu.Unlock()
 	rest := w.queue[:0]
 	for _, p := range w.queue {
+		if w.places[p.id] != p {
+			continue // it went while it waited
+		}
 		slow := p.cost >= slowLook
 		if p.group.running >= slots || (slow && p.group.slow > 0) {
 			rest = append(rest, p)
@@ -271,7 +301,7 @@ func (w *Watcher) start(ctx context.Context) {
 		if slow {
 			p.group.slow++
 		}
-		p.started = time.Now()
+		p.started, p.woken = time.Now(), false
 		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since})
 	}
 	w.queue = rest
@@ -285,9 +315,14 @@ func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
 	if target.Layer.Upper == "" {
 		meter = w.opts.Snapshots
 	}
+	goruntime.LockOSThread() // whose waiting is told
+	waited := waitedForCPU(w.opts.Proc)
 	look, err := meter.Measure(ctx, target)
+	took := time.Since(begun)
+	work := max(took-waitedForCPU(w.opts.Proc)+waited, took/100)
+	goruntime.UnlockOSThread()
 	select {
-	case w.done <- result{place: p, look: look, err: err, took: time.Since(begun)}:
+	case w.done <- result{place: p, look: look, err: err, took: took, work: work}:
 	case <-w.stop:
 	}
 }
@@ -304,17 +339,31 @@ func (w *Watcher) finish(r result) {
 	}
 	p.due = p.started.Add(p.interval)
 	p.started = time.Time{}
-	p.took(r.took)
+	p.took(r.work)
+	w.spent = true
+	if w.places[p.id] != p {
+		return
+	}
+	if p.asleep && (r.err != nil || !r.look.Still || r.look.Usage != p.usage) {
+		w.wake(p)
+	}
 	switch {
-	case w.places[p.id] != p || errors.Is(r.err, ErrLater):
+	case errors.Is(r.err, ErrLater):
 	case errors.Is(r.err, ErrGone):
 		w.gone(p, time.Now())
 	case r.err != nil:
 		w.fail(p, r.err)
 	case p.id.part == PartEmptyDir && r.look.Filesystem.Memory:
 		p.memory = true // medium: Memory
+		delete(w.awake, p)
+	case p.asleep:
+		w.confirm(p, r.look)
 	default:
 		w.look(p, r.look)
+		w.rest(p, r.look.Still)
+	}
+	if p.measured() {
+		w.schedule.add(p)
 	}
 }
 
@@ -337,6 +386,7 @@ func (w *Watcher) gone(p *place, now time.Time) {
 	if p.gone.IsZero() {
 		p.gone = now
 	}
+	p.resign()
 	// A folder of logs, or of a volume, may be missing for good.
 	if p.id.part == PartLayer && now.Sub(p.gone) >= goneFor {
 		w.fail(p, fmt.Errorf("its folder is not there below %s, but its container still is: %w", w.opts.HostRoot, ErrGone))
@@ -348,6 +398,7 @@ func (w *Watcher) fail(p *place, err error) {
 		return
 	}
 	w.failures.WithLabelValues(cmp.Or(p.method, w.opts.Meter.Method())).Inc()
+	p.resign()
 	p.failures++
 	if p.failures == 1 { // once, until it works again
 		w.opts.Logger.Warn("cannot measure, the last figure stays", "place", p, "err", err)
@@ -423,7 +474,7 @@ func (w *Watcher) Verdicts() []Verdict {
 	out := make([]Verdict, 0, len(w.tracks))
 	for _, t := range w.tracks {
 		if t.known() {
-			out = append(out, t.verdict)
+			out = append(out, w.confirmed(t))
 		}
 	}
 	w.mu.Unlock()

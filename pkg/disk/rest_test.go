@@ -1,0 +1,123 @@
+//go:build linux
+
+package disk
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// listening is a stage that tells what happens on it.
+type listening struct {
+	*stage
+	mu    sync.Mutex
+	woken []string
+	err   error
+}
+
+func (l *listening) Woken(each func(string)) (time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, upper := range l.woken {
+		each(upper)
+	}
+	l.woken = nil
+	return time.Now(), l.err
+}
+
+func (l *listening) wake(upper string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.woken = append(l.woken, upper)
+}
+
+func (l *listening) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+// asleep lets a still layer be told of.
+func asleep(look func(time.Duration) (Look, error)) func(time.Duration) (Look, error) {
+	return func(since time.Duration) (Look, error) {
+		l, err := look(since)
+		l.Still = true
+		return l, err
+	}
+}
+
+// TestWatcherLeavesTheIdleAlone: a layer without events is seldom looked at, its
+// figure is not old for that, and a leak in it is told as soon as in one that
+// was looked at all the time.
+func TestWatcherLeavesTheIdleAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.add(container("witness", "u-2", "app", "q"), asleep(still(5)))
+		leak := s.add(app, asleep(holds(func(s float64) float64 { return 10 + 20*max(0, s-600) })))
+		s.add(container("third", "u-3", "app", "r"), asleep(still(5)))
+		o := s.options(t)
+		meter := &listening{stage: s}
+		o.Meter = meter
+		w := watch(t, o)
+		pass(60 * time.Second)
+		before := 0
+		for _, c := range s.list() {
+			before += s.count(c)
+		}
+		pass(530 * time.Second) // one is the witness of the file system: 265 looks
+		after := 0
+		for _, c := range s.list() {
+			after += s.count(c)
+		}
+		if n := after - before; n < 260 || n > 290 {
+			t.Errorf("%d looks in 530 s, want 265 of the witness and 10 of two that sleep", n)
+		}
+		for _, m := range gather(t, o.Registerer)["nodeagent_disk_measure_age_seconds"] {
+			if age := m.GetGauge().GetValue(); age > 3 {
+				t.Errorf("%v: %v s old, though nothing happened", labels(m), age)
+			}
+		}
+		pass(11 * time.Second) // the leak begins
+		meter.wake(leak.Layer.Upper)
+		pass(12 * time.Second)
+		select {
+		case v := <-w.Offences():
+			if v.Container.ID != app.ID {
+				t.Errorf("told %+v", v)
+			}
+		default:
+			t.Error("not told 12 s after the leak was heard of")
+		}
+	})
+}
+
+// TestWatcherLooksAgainWhenNothingIsHeard: without events nothing may sleep.
+func TestWatcherLooksAgainWhenNothingIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		all := []string{"a", "b", "c"}
+		for _, id := range all {
+			s.add(container(id, "u-"+id, "app", id), asleep(still(5)))
+		}
+		o := s.options(t)
+		meter := &listening{stage: s}
+		o.Meter = meter
+		watch(t, o)
+		pass(time.Minute)
+		meter.fail(errors.New("input/output error"))
+		pass(2 * time.Second)
+		before := make(map[string]int)
+		for _, c := range s.list() {
+			before[c.ID] = s.count(c)
+		}
+		pass(time.Minute)
+		for _, c := range s.list() {
+			if n := s.count(c) - before[c.ID]; n < 25 {
+				t.Errorf("%s was looked at %d times in a minute, want 30", c.ID, n)
+			}
+		}
+	})
+}
