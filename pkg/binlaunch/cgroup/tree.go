@@ -18,6 +18,7 @@ type Tree struct {
 	parent      string // our folder in it
 	v2          bool
 	controllers []string // that the kernel has here and that we use
+	hierarchies []string // v1: all folders of root that are a tree of cgroups
 }
 
 // used are the controllers whose limits or counters are ours. On v1 cpuset and
@@ -71,11 +72,14 @@ func (t *Tree) find() error {
 		has := strings.Fields(string(raw))
 		t.controllers = slices.DeleteFunc(used(true), func(c string) bool { return !slices.Contains(has, c) })
 	} else {
-		for _, c := range used(false) {
-			if _, err := os.Stat(filepath.Join(t.root, c, "cgroup.procs")); err == nil {
-				t.controllers = append(t.controllers, c)
-			}
+		all, err := filepath.Glob(filepath.Join(t.root, "*", "cgroup.procs"))
+		if err != nil {
+			return fmt.Errorf("cannot look for cgroups: %w", err)
 		}
+		for _, file := range all {
+			t.hierarchies = append(t.hierarchies, filepath.Base(filepath.Dir(file)))
+		}
+		t.controllers = slices.DeleteFunc(used(false), func(c string) bool { return !slices.Contains(t.hierarchies, c) })
 	}
 	if len(t.controllers) == 0 {
 		return fmt.Errorf("cannot limit tasks: no cgroup controller is mounted in %s", t.root)
@@ -168,8 +172,12 @@ func (t *Tree) Names() ([]string, error) {
 
 // Remove takes our folder away, if no group is left in it.
 func (t *Tree) Remove() error {
+	dirs := t.folders("")
+	for _, h := range t.hierarchies {
+		dirs = append(dirs, t.folder(h, ""))
+	}
 	var errs error
-	for _, dir := range t.folders("") {
+	for _, dir := range dirs {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = errors.Join(errs, err)
 		}

@@ -49,7 +49,7 @@ type Launcher struct {
 	etc     *etc
 	null    *os.File
 	ready   chan spawned // keepers that wait
-	keepers []*os.File   // entrances of the keepers' cgroup
+	keepers *cgroup.Aside
 
 	mu    sync.Mutex
 	uids  map[uint32]bool
@@ -73,13 +73,7 @@ func New(o Options) (*Launcher, error) {
 	if l.tree, err = cgroup.Open(o.CgroupRoot, o.CgroupParent); err != nil {
 		return nil, err
 	}
-	group, err := l.tree.Load(keepersGroup)
-	if err != nil {
-		if group, _, err = l.tree.Create(keepersGroup, cgroup.Limits{}); err != nil {
-			return nil, err
-		}
-	}
-	if l.keepers, err = group.Entrances(); err != nil {
+	if l.keepers, err = l.tree.Aside(keepersGroup); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(o.State, 0o711); err != nil {
@@ -121,20 +115,14 @@ func (l *Launcher) Close() error {
 		s := <-l.ready
 		s.dismiss()
 	}
-	errs := l.null.Close()
-	for _, f := range l.keepers {
-		errs = errors.Join(errs, f.Close())
-	}
-	return errs
+	return errors.Join(l.null.Close(), l.keepers.Close())
 }
 
 // Remove takes away what all tasks share, when none is left and the launcher is
 // closed: cgroups and folders. It refuses while there are tasks.
 func (l *Launcher) Remove(ctx context.Context) error {
-	if group, err := l.tree.Load(keepersGroup); err == nil {
-		if err := group.Remove(ctx); err != nil {
-			return err
-		}
+	if err := l.keepers.Remove(ctx); err != nil {
+		return err
 	}
 	return errors.Join(l.tree.Remove(), os.RemoveAll(l.etc.folder), os.Remove(l.o.State))
 }

@@ -207,6 +207,17 @@ func TestTheKeeperIsOutsideOfTheTasksCgroup(t *testing.T) {
 	if pids, err := keepers.Procs(); err != nil || !slices.Contains(pids, keeperOf(t, task)) {
 		t.Errorf("in the keepers' cgroup: %v %v, not %d", pids, err, keeperOf(t, task))
 	}
+	// In no hierarchy is it where the agent is: who ends the agent's container or
+	// service would end it too.
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", keeperOf(t, task)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if !strings.HasSuffix(strings.TrimSpace(line), "/"+keepersGroup) {
+			t.Errorf("the keeper is in the cgroup %s", line)
+		}
+	}
 }
 
 // keeperOf is the task's parent.

@@ -91,7 +91,9 @@ func leaveNothing(t *testing.T, o Options) {
 				break
 			}
 		}
-		_ = group.Remove(ctx)
+	}
+	if err := l.keepers.Remove(ctx); err != nil {
+		t.Error(err)
 	}
 	if err := l.tree.Remove(); err != nil {
 		t.Error(err)

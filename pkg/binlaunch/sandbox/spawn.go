@@ -82,23 +82,13 @@ func (l *Launcher) spawn(ownPids bool) (spawned, error) {
 	if ownPids {
 		attr.Sys.Cloneflags = unix.CLONE_NEWPID
 	}
-	if l.tree.V2() {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.keepers[0].Fd())
-	}
 	s := spawned{socket: pair[0]}
 	err = onThread(func() error {
 		if err := l.o.Namespaces.enter(); err != nil {
 			return err
 		}
-		if !l.tree.V2() {
-			for _, tasks := range l.keepers {
-				if _, err := unix.Write(int(tasks.Fd()), []byte("0")); err != nil {
-					return fmt.Errorf("cannot join the keepers' cgroup: %w", err)
-				}
-			}
-		}
 		var err error
-		s.pid, err = syscall.ForkExec(l.o.Keeper, []string{"nodeagent-keeper"}, attr)
+		s.pid, err = l.keepers.Start(l.o.Keeper, []string{"nodeagent-keeper"}, attr)
 		return err
 	})
 	if err != nil {
