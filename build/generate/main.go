@@ -41,6 +41,7 @@ func pages(runbooks string) []page {
 		{"manifests/base/fences.yaml", fences},
 		{"manifests/overlays/other-kinds/rbac.yaml", otherKinds},
 		{"manifests/overlays/reload/rbac.yaml", reloadRights},
+		{"manifests/overlays/launch/rbac.yaml", launch},
 		{"docs/config.md", config},
 		{"docs/restart.md", cases},
 		{"docs/metrics.md", metrics},

@@ -87,11 +87,36 @@ rules:
 
 // otherKinds writes the role for workloads that not every cluster has.
 func otherKinds(string) ([]byte, error) {
-	out := bytes.NewBufferString(otherKindsHead)
-	writeRules(out, restart.OtherRights())
-	out.WriteString(strings.ReplaceAll(rbacTail, "name: nodeagent\nroleRef", "name: nodeagent-other-kinds\nroleRef"))
-	text := strings.Replace(out.String(), "kind: ClusterRole\n  name: nodeagent\n", "kind: ClusterRole\n  name: nodeagent-other-kinds\n", 1)
-	return []byte(text), nil
+	return besides("nodeagent-other-kinds", otherKindsHead, restart.OtherRights()), nil
+}
+
+const launchHead = `# Generated from restart.LaunchRights by make generate; change it there.
+#
+# What an agent needs besides the base to launch Binaries on its node.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: nodeagent-launch
+rules:
+`
+
+// launch writes the role for launching.
+func launch(string) ([]byte, error) {
+	return besides("nodeagent-launch", launchHead, restart.LaunchRights()), nil
+}
+
+// besides is a role of an overlay, and its binding to the agent's account.
+func besides(name, head string, rights []restart.Right) []byte {
+	out := bytes.NewBufferString(head)
+	writeRules(out, rights)
+	out.WriteString(bindingOf(name))
+	return out.Bytes()
+}
+
+// bindingOf binds another ClusterRole as the base's is bound.
+func bindingOf(name string) string {
+	return strings.NewReplacer("name: nodeagent\nroleRef", "name: "+name+"\nroleRef",
+		"kind: ClusterRole\n  name: nodeagent\n", "kind: ClusterRole\n  name: "+name+"\n").Replace(rbacTail)
 }
 
 func writeRules(out *bytes.Buffer, rights []restart.Right) {

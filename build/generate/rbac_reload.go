@@ -29,12 +29,9 @@ rules:
 
 // reloadRights writes the roles of manifests/overlays/reload.
 func reloadRights(string) ([]byte, error) {
-	out := bytes.NewBufferString(reloadHead)
-	writeRules(out, reload.Rights())
-	binding := strings.ReplaceAll(rbacTail, "name: nodeagent\nroleRef", "name: nodeagent-reload\nroleRef")
-	binding = strings.Replace(binding, "kind: ClusterRole\n  name: nodeagent\n", "kind: ClusterRole\n  name: nodeagent-reload\n", 1)
-	out.WriteString(binding + reloadOwn)
+	out := bytes.NewBuffer(besides("nodeagent-reload", reloadHead, reload.Rights()))
+	out.WriteString(reloadOwn)
 	writeRules(out, reload.OwnRights())
-	out.WriteString(strings.NewReplacer("ClusterRoleBinding", "RoleBinding", "kind: ClusterRole\n", "kind: Role\n").Replace(binding))
+	out.WriteString(strings.NewReplacer("ClusterRoleBinding", "RoleBinding", "kind: ClusterRole\n", "kind: Role\n").Replace(bindingOf("nodeagent-reload")))
 	return out.Bytes(), nil
 }

@@ -19,7 +19,7 @@ import (
 
 // checkAPI asks the API server for its version, and whether this agent may do
 // all that it will want to do.
-func checkAPI(ctx context.Context, _ *v1alpha1.Config, o runOptions) []finding {
+func checkAPI(ctx context.Context, cfg *v1alpha1.Config, o runOptions) []finding {
 	const subject = "api"
 	if o.standalone {
 		return []finding{{levelInfo, subject, "not asked (--standalone)"}}
@@ -37,7 +37,7 @@ func checkAPI(ctx context.Context, _ *v1alpha1.Config, o runOptions) []finding {
 	if err != nil {
 		return []finding{{levelFailed, subject, fmt.Sprintf("cannot reach the Kubernetes API at %s: %v", kube.Host, err)}}
 	}
-	return append([]finding{{levelOK, subject, v.GitVersion + " at " + kube.Host}}, checkCRD(d), checkRights(ctx, kube, o.reload))
+	return append([]finding{{levelOK, subject, v.GitVersion + " at " + kube.Host}}, checkCRD(d), checkRights(ctx, kube, o.reload, cfg.Launch.Enabled))
 }
 
 func checkCRD(d discovery.DiscoveryInterface) finding {
@@ -49,7 +49,7 @@ func checkCRD(d discovery.DiscoveryInterface) finding {
 }
 
 // checkRights asks for each right that restart names.
-func checkRights(ctx context.Context, kube *rest.Config, reloads bool) finding {
+func checkRights(ctx context.Context, kube *rest.Config, reloads, launches bool) finding {
 	c, err := authclient.NewForConfig(kube)
 	if err != nil {
 		return finding{levelFailed, "rights", err.Error()}
@@ -58,6 +58,9 @@ func checkRights(ctx context.Context, kube *rest.Config, reloads bool) finding {
 	rights, own := restart.Rights(), restart.OwnRights()
 	if reloads {
 		rights, own = append(rights, reload.Rights()...), append(own, reload.OwnRights()...)
+	}
+	if launches {
+		rights = append(rights, restart.LaunchRights()...)
 	}
 	for i, r := range append(slices.Clone(rights), own...) {
 		namespace := ""

@@ -49,8 +49,12 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (tools, er
 	if err != nil {
 		return tools{}, err
 	}
+	parent, err := launchCgroup(cfg)
+	if err != nil {
+		return tools{}, fmt.Errorf("cannot tell where the tasks' cgroups belong: %w", err)
+	}
 	launcher, err := sandbox.New(sandbox.Options{
-		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: keeper.Path(), HostRoot: cfg.HostRoot, CgroupParent: cfg.Launch.Cgroup,
+		State: filepath.Join(cfg.Launch.State, "tasks"), Keeper: keeper.Path(), HostRoot: cfg.HostRoot, CgroupParent: parent,
 		Namespaces: hostNamespaces(cfg), AllowPrivileged: cfg.Launch.AllowPrivileged, Log: log,
 	})
 	if err != nil {

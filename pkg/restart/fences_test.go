@@ -19,7 +19,7 @@ func TestEveryWriteIsFenced(t *testing.T) {
 			})
 		})
 	}
-	for _, r := range slices.Concat(Rights(), OwnRights(), OtherRights()) {
+	for _, r := range slices.Concat(Rights(), OwnRights(), LaunchRights(), OtherRights()) {
 		if operation, writes := operations[r.Verb]; writes && r.Resource != "events" && !fenced(r, operation) {
 			t.Errorf("nothing bounds the right to %s", r)
 		}

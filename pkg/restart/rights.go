@@ -52,15 +52,6 @@ func Rights() []Right {
 		{"apps", "deployments", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"apps", "statefulsets", "", "patch", "the annotation kubectl.kubernetes.io/restartedAt in the pod template"},
 		{"", "persistentvolumeclaims", "", "get", "its access mode: a claim that one pod holds cannot be held by two"},
-		{"nodeagent.dev", "binaries", "", "list", "what is to be launched on this node"},
-		{"nodeagent.dev", "binaries", "", "watch", "what is to be launched on this node"},
-		{"nodeagent.dev", "binaries", "status", "patch", "the agent that leads sums up what the nodes report, and lets them change one after the other"},
-		{"nodeagent.dev", "binaryinstances", "", "list", "what this node has reported; to the agent that leads: what all nodes have"},
-		{"nodeagent.dev", "binaryinstances", "", "create", "what is launched on this node"},
-		{"nodeagent.dev", "binaryinstances", "", "delete", "it is launched here no more"},
-		{"nodeagent.dev", "binaryinstances", "status", "patch", "how it stands on this node"},
-		{"", "nodes", "", "list", "this node's role"},
-		{"", "nodes", "", "watch", "this node's role"},
 		{"policy", "poddisruptionbudgets", "", "list", "how many pods a rollout may take down at once: rollouts themselves do not ask"},
 		{"", "resourcequotas", "", "list", "whether there is room for a new pod beside the old ones"},
 		{"", "nodes", "", "get", "whether the node of the pod that gave the reason is under pressure"},
@@ -77,6 +68,22 @@ func OwnRights() []Right {
 		{"coordination.k8s.io", "leases", "", "watch", "whether the leader is still there"},
 		{"coordination.k8s.io", "leases", "", "create", "the first agent makes them"},
 		{"coordination.k8s.io", "leases", "", "update", "a slot is taken, kept and given back; the leader stays the leader"},
+	}
+}
+
+// LaunchRights lists what the agent needs beyond Rights to launch Binaries.
+// manifests/overlays/launch grants exactly these.
+func LaunchRights() []Right {
+	return []Right{
+		{"nodeagent.dev", "binaries", "", "list", "what is to be launched on this node"},
+		{"nodeagent.dev", "binaries", "", "watch", "what is to be launched on this node"},
+		{"nodeagent.dev", "binaries", "status", "patch", "the agent that leads sums up what the nodes report, and lets them change one after the other"},
+		{"nodeagent.dev", "binaryinstances", "", "list", "what this node has reported; to the agent that leads: what all nodes have"},
+		{"nodeagent.dev", "binaryinstances", "", "create", "what is launched on this node"},
+		{"nodeagent.dev", "binaryinstances", "", "delete", "it is launched here no more"},
+		{"nodeagent.dev", "binaryinstances", "status", "patch", "how it stands on this node"},
+		{"", "nodes", "", "list", "this node's role"},
+		{"", "nodes", "", "watch", "this node's role"},
 	}
 }
 

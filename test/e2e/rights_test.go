@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestRights(t *testing.T) {
 	path, err := s.Lab(s.ctx, "audit-log")
 	s.must(err)
 	granted := sets.New[string]()
-	for _, r := range append(restart.Rights(), restart.OwnRights()...) {
+	for _, r := range slices.Concat(restart.Rights(), restart.OwnRights(), restart.LaunchRights()) {
 		granted.Insert(r.String())
 	}
 	asked := map[string]int{}

@@ -166,7 +166,8 @@ type LaunchConfig struct {
 
 	// cgroup is the one below which every launched task gets its own, without
 	// the controller's folder. Two agents on one machine must not share it.
-	// Default: nodeagent.slice where systemd runs, else nodeagent.
+	// Default: nodeagent.slice where systemd runs, else nodeagent; in a pod
+	// of a kubelet whose cgroupRoot is not the node's, nodeagent in that.
 	Cgroup string `json:"cgroup,omitempty"`
 
 	// ports is the range that ports without a number are taken from.

@@ -1,0 +1,239 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/cluster"
+)
+
+const (
+	exporter     = "node-exporter"
+	exporterPort = 19100
+	// asksLaunched is how many requests meet the updates.
+	asksLaunched = 20_000
+	updates      = 10
+)
+
+// A platform engineer applies one Binary, and Debian's own node_exporter runs on
+// every node, out of no image. Prometheus finds it there. It is updated under
+// load, its agents are killed and replaced, nodes change their role, one is
+// rebooted, and at last it goes and leaves nothing.
+func TestLaunch(t *testing.T) {
+	s := newStory(t, 10*time.Minute)
+	s.installLauncher()
+	url, digest := s.serveExporter()
+
+	s.apply(exporterSpec(url, digest, "first"))
+	s.upOn(exporter, 2)
+	out, err := s.Kubectl(s.ctx, "get", "binaries,binaryinstances", "-o", "wide")
+	s.must(err)
+	t.Log("\n" + out)
+	s.prometheusScrapesLaunched()
+	s.updatedUnderLoad(url, digest)
+	s.outlivesItsAgents()
+	s.waitsForPort(url, digest)
+	s.followsRole()
+	s.comesAgainAfterReboot()
+	s.leavesNothing()
+}
+
+// updatedUnderLoad changes the Binary again and again while both nodes' ports are
+// asked over a new connection each time. The launcher holds the socket: nobody
+// is refused. What the old process had taken in when it ended is its own matter.
+func (s *story) updatedUnderLoad(url, digest string) {
+	s.t.Helper()
+	load := s.startAsking()
+	for i := range updates {
+		generation := fmt.Sprintf("update-%d", i)
+		s.apply(exporterSpec(url, digest, generation))
+		s.must(cluster.Until(s.ctx, "both nodes run "+generation, func(ctx context.Context) (bool, error) {
+			b := &v1alpha1.Binary{}
+			if err := s.Get(ctx, client.ObjectKey{Name: exporter}, b); err != nil {
+				return false, err
+			}
+			if b.Status.ObservedGeneration != b.Generation || b.Status.Updated != 2 || b.Status.Up != 2 {
+				return false, fmt.Errorf("%d of %d nodes updated, %d up: %s", b.Status.Updated, b.Status.Nodes, b.Status.Up, b.Status.Message)
+			}
+			return true, nil
+		}))
+	}
+	s.must(cluster.Until(s.ctx, fmt.Sprintf("%d requests were made", asksLaunched), func(context.Context) (bool, error) {
+		return load.asked.Load() >= asksLaunched, nil
+	}))
+	load.stop()
+	s.t.Logf("%d updates on two nodes: %d requests over new connections, %d refused, %d dropped by the process that ended",
+		updates, load.asked.Load(), load.refused.Load(), load.dropped.Load())
+	if n := load.refused.Load(); n > 0 {
+		s.t.Errorf("%d connections were refused", n)
+	}
+	if n := load.dropped.Load(); n > load.asked.Load()/200 {
+		s.t.Errorf("%d of %d requests were dropped", n, load.asked.Load())
+	}
+}
+
+// outlivesItsAgents kills the agents, then replaces their pods: the same
+// processes go on, each once.
+func (s *story) outlivesItsAgents() {
+	s.t.Helper()
+	before := s.processes()
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	for _, node := range nodes {
+		pid, err := s.AgentPID(s.ctx, node)
+		s.must(err)
+		_, err = s.Lab(s.ctx, "exec", node, "--", "kill", "-9", fmt.Sprint(pid))
+		s.must(err)
+	}
+	s.sameProcesses(before, "SIGKILL of the agents")
+	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "rollout", "restart", "daemonset/nodeagent")
+	s.must(err)
+	s.agentsReady()
+	s.sameProcesses(before, "a rollout of the DaemonSet")
+}
+
+func (s *story) sameProcesses(before map[string]string, after string) {
+	s.t.Helper()
+	s.agentsReady()
+	s.upOn(exporter, 2)
+	for node, pids := range s.processes() {
+		if pids != before[node] {
+			s.t.Errorf("after %s process %s runs on %s, before it was %s", after, pids, node, before[node])
+		}
+	}
+	for _, i := range s.instances(exporter) {
+		if i.Status.Restarts != 0 || fmt.Sprint(i.Status.Pid) != before[i.Spec.Node] {
+			s.t.Errorf("after %s %s tells of process %d and %d restarts", after, i.Name, i.Status.Pid, i.Status.Restarts)
+		}
+	}
+}
+
+// processes are the exporter's process ids by node, as the node numbers them.
+func (s *story) processes() map[string]string {
+	s.t.Helper()
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	found := map[string]string{}
+	for _, node := range nodes {
+		out, err := s.Lab(s.ctx, "exec", node, "--", "sh", "-c", "pgrep -x node_exporter || true")
+		s.must(err)
+		found[node] = strings.Join(strings.Fields(out), " ")
+	}
+	return found
+}
+
+// waitsForPort: a pod has the host port that a second Binary wants; it waits and
+// says who. When the pod goes it starts.
+func (s *story) waitsForPort(url, digest string) {
+	s.t.Helper()
+	const port, name = 19200, "second"
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	pod := cluster.Pod(s.namespace, "holder")
+	pod.Spec.NodeName = nodes[0]
+	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: port}}
+	s.create(pod)
+	s.must(cluster.Until(s.ctx, "the pod with the host port runs", func(ctx context.Context) (bool, error) {
+		err := s.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+		return pod.Status.Phase == corev1.PodRunning, err
+	}))
+	second := exporterSpec(url, digest, "second")
+	second.Name = name
+	second.Spec.Ports[0].Port = port
+	second.Spec.Ports[0].Held = false
+	second.Spec.Command = []string{"./node_exporter", "--web.listen-address=:$(PORT0)"}
+	s.apply(second)
+	holder := fmt.Sprintf("pod %s/%s", s.namespace, pod.Name)
+	s.must(cluster.Until(s.ctx, "it waits on the one node and says for whom", func(context.Context) (bool, error) {
+		for _, i := range s.instances(name) {
+			if i.Spec.Node == nodes[0] && i.Status.State == v1alpha1.StateWaiting && strings.Contains(i.Status.Message, holder) {
+				return true, nil
+			}
+		}
+		return false, fmt.Errorf("%+v", s.instances(name))
+	}))
+	s.must(s.Delete(s.ctx, pod, client.GracePeriodSeconds(0)))
+	s.upOn(name, 2)
+	s.must(s.Delete(s.ctx, second))
+}
+
+// followsRole: what asks for private nodes ends on one that becomes public, and
+// comes again.
+func (s *story) followsRole() {
+	s.t.Helper()
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	last := nodes[len(nodes)-1]
+	b := &v1alpha1.Binary{}
+	s.must(s.Get(s.ctx, client.ObjectKey{Name: exporter}, b))
+	patch := client.MergeFrom(b.DeepCopy())
+	b.Spec.Roles = []string{"private"}
+	s.must(s.Patch(s.ctx, b, patch))
+	s.label(last, "public")
+	s.t.Cleanup(func() { s.unlabel(last) })
+	s.upOn(exporter, 1)
+	if on := s.processes(); on[last] != "" {
+		s.t.Errorf("process %s still runs on %s, which is public", on[last], last)
+	}
+	s.unlabel(last)
+	s.upOn(exporter, 2)
+}
+
+// comesAgainAfterReboot pulls a node's plug and starts it: what should run does.
+func (s *story) comesAgainAfterReboot() {
+	s.t.Helper()
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	last := nodes[len(nodes)-1]
+	before := s.instanceOn(last).Status.Started
+	_, err = s.Lab(s.ctx, "node", "stop", last)
+	s.must(err)
+	_, err = s.Lab(s.ctx, "node", "start", last)
+	s.must(err)
+	s.must(cluster.Until(s.ctx, "it runs again on the node that was rebooted", func(ctx context.Context) (bool, error) {
+		now := s.instanceOn(last).Status
+		if now.State != v1alpha1.StateHealthy || now.Started.Equal(before) {
+			return false, fmt.Errorf("%s: %s", now.State, now.Message)
+		}
+		return true, nil
+	}))
+	s.agentsReady()
+	if on := s.processes(); on[last] == "" || strings.Contains(on[last], " ") {
+		s.t.Errorf("on %s, which was rebooted, the processes %q run", last, on[last])
+	}
+}
+
+// leavesNothing deletes the Binary and looks on each node for what is left: of
+// what was launched there is nothing but the store's copy of what was fetched,
+// which is a cache.
+func (s *story) leavesNothing() {
+	s.t.Helper()
+	_, err := s.Kubectl(s.ctx, "delete", "binaries", "--all")
+	s.must(err)
+	s.must(cluster.Until(s.ctx, "no instance is left", func(context.Context) (bool, error) {
+		return len(s.instances(exporter)) == 0, nil
+	}))
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	const look = `pgrep -x node_exporter
+cat /proc/[0-9]*/mounts | grep -E '/var/lib/nodeagent/(sandboxes|store)'
+find /var/lib/nodeagent/sandboxes /var/lib/nodeagent/units /run/nodeagent/tasks -mindepth 1 -name '*node-exporter*'
+find /sys/fs/cgroup -type d -name 'node-exporter*' -path "*/$(hostname)/*"
+true`
+	for _, node := range nodes {
+		s.must(cluster.Until(s.ctx, "nothing is left on "+node, func(ctx context.Context) (bool, error) {
+			out, err := s.Lab(ctx, "exec", node, "--", "sh", "-c", look)
+			if left := strings.TrimSpace(out); left != "" {
+				return false, fmt.Errorf("left on %s:\n%s", node, left)
+			}
+			return err == nil, err
+		}))
+	}
+}
