@@ -24,9 +24,9 @@ import (
 // Binary.
 type launchOptions struct {
 	config, file, name, sha256, command, profile, restart, health, signedBy string
-	cpu, memory, disk                                                       string
+	cpu, memory, disk, cpuset, user, network                                string
 	pids                                                                    int64
-	ports, held, env                                                        []string
+	ports, held, env, rlimits                                               []string
 	strip                                                                   int
 	insecure, bestEffort, print                                             bool
 	wait                                                                    time.Duration
@@ -74,6 +74,10 @@ func newLaunchCommand() *cobra.Command {
 	f.StringVar(&o.memory, "memory", "", "most memory (default 128Mi)")
 	f.StringVar(&o.disk, "disk", "", "most that its sandbox folder may hold (default 256Mi)")
 	f.Int64Var(&o.pids, "pids", 0, "most processes and threads (default 256)")
+	f.StringVar(&o.cpuset, "cpuset", "", "the `cores` on which it runs, such as 0-3,6")
+	f.StringArrayVar(&o.rlimits, "rlimit", nil, "a limit of setrlimit(2), `NAME=SOFT[:HARD]`: nofile=1024:4096")
+	f.StringVar(&o.user, "user", "", "whom it runs as: a name, a number, or UID:GID (default a uid of its own)")
+	f.StringVar(&o.network, "network", "", "host, or none: loopback alone (default host)")
 	f.StringVar(&o.profile, "profile", "", "isolated, host-observer or privileged (default isolated)")
 	f.BoolVar(&o.bestEffort, "best-effort", false, "run it even where not all of that can be enforced")
 	f.StringVar(&o.health, "health", "", "how its health is asked: http:PORT/PATH or tcp:PORT, by the port's `name`")
@@ -110,7 +114,7 @@ func (o launchOptions) binary(args []string) (*v1alpha1.Binary, error) {
 		a.Signature = &v1alpha1.Signature{Key: o.signedBy}
 	}
 	b.Spec = v1alpha1.BinarySpec{
-		Fetch: []v1alpha1.Artifact{a}, Profile: v1alpha1.Profile(o.profile), RestartPolicy: v1alpha1.RestartPolicy(o.restart), Roles: []string{"*"},
+		Fetch: []v1alpha1.Artifact{a}, User: o.user, Network: v1alpha1.Network(o.network), Profile: v1alpha1.Profile(o.profile), RestartPolicy: v1alpha1.RestartPolicy(o.restart), Roles: []string{"*"},
 	}
 	if o.bestEffort {
 		b.Spec.Enforcement = v1alpha1.EnforcementBestEffort
@@ -121,7 +125,7 @@ func (o launchOptions) binary(args []string) (*v1alpha1.Binary, error) {
 		}
 		b.Spec.Command = append([]string{program}, args[1:]...)
 	}
-	if err := errors.Join(o.addPorts(b), o.addEnv(b), o.addResources(b), o.addHealth(b)); err != nil {
+	if err := errors.Join(o.addPorts(b), o.addEnv(b), o.addResources(b), o.addRlimits(b), o.addHealth(b)); err != nil {
 		return nil, errors.New(oneLine(err))
 	}
 	return b, b.Validate().ToAggregate()
@@ -173,6 +177,26 @@ func (o launchOptions) addResources(b *v1alpha1.Binary) error {
 	}
 	if o.pids != 0 {
 		b.Spec.Resources.Pids = &o.pids
+	}
+	b.Spec.Resources.CPUSet = o.cpuset
+	return nil
+}
+
+func (o launchOptions) addRlimits(b *v1alpha1.Binary) error {
+	for _, text := range o.rlimits {
+		name, values, _ := strings.Cut(text, "=")
+		first, second, both := strings.Cut(values, ":")
+		r := v1alpha1.Rlimit{Name: name}
+		var err, hardErr error
+		r.Soft, err = strconv.ParseInt(first, 10, 64)
+		if both {
+			r.Hard = new(int64)
+			*r.Hard, hardErr = strconv.ParseInt(second, 10, 64)
+		}
+		if err != nil || hardErr != nil {
+			return fmt.Errorf("cannot read rlimit %q: want NAME=SOFT or NAME=SOFT:HARD", text)
+		}
+		b.Spec.Rlimits = append(b.Spec.Rlimits, r)
 	}
 	return nil
 }

@@ -353,7 +353,9 @@ spec:
   command: [./web]
   env: [{name: LEVEL, value: x}]
   ports: [{name: http, port: 8080}, {name: admin, port: 0}]
-  resources: {cpu: 1, memory: 64Mi, pids: 10}
+  resources: {cpu: 1, memory: 64Mi, pids: 10, cpuset: "0-1,3", io: [{device: /dev/sda, readBytesPerSecond: 10Mi, writeOperationsPerSecond: 5}]}
+  rlimits: [{name: nofile, soft: 1024, hard: 4096}, {name: core, soft: 0}]
+  user: "1000:1000"
   health: {http: {port: http, path: /}, interval: 10s}
   readiness: {exec: {command: [./ready]}}
   roles: ["*", public]
@@ -391,6 +393,17 @@ spec:
 		{"cpu: 1", "cpu: 0"},
 		{"memory: 64Mi", "memory: -1Gi"},
 		{"pids: 10", "pids: 0"},
+		{"0-1,3", "0-"},
+		{"device: /dev/sda", "device: sda"},
+		{"readBytesPerSecond: 10Mi", "readBytesPerSecond: 0"},
+		{"writeOperationsPerSecond: 5", "writeOperationsPerSecond: 0"},
+		{"name: nofile, soft: 1024", "name: nofile, soft: 5000"},
+		{"name: nofile, soft: 1024", "name: nofile, soft: -1"},
+		{"name: core", "name: nofile"},
+		{"name: core", "name: cores"},
+		{"1000:1000", "1000:wheel"},
+		{"  user:", "  network: none\n  user:"},
+		{"  user:", "  network: bridge\n  user:"},
 		{"http: {port: http, path: /}", "http: {port: other}"},
 		{"http: {port: http, path: /}", "http: {port: http}, tcp: {}"},
 		{"interval: 10s", "interval: 1ms"},

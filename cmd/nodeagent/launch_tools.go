@@ -62,7 +62,7 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (tools, er
 	}
 	return tools{
 		fetcher: &parts.Fetcher{Fetch: fetcher, Store: kept}, keeper: keeper,
-		launcher: &parts.Launcher{Sandbox: launcher, Folder: filepath.Join(cfg.Launch.Root, "sandboxes")},
+		launcher: &parts.Launcher{Sandbox: launcher, Folder: filepath.Join(cfg.Launch.Root, "sandboxes"), HostRoot: cfg.HostRoot},
 	}, nil
 }
 

@@ -113,7 +113,7 @@ func (u *unit) runCheck(t *task, args []string) func(context.Context) (int, stri
 		env := environment(id, u.s.o.Host, own, numbers)
 		proc, _, err := u.s.o.Launcher.Start(ctx, Launch{
 			ID: id, Name: u.name, Program: program, Command: command(args, env), Env: env,
-			Resources: own.Spec.Resources, Profile: own.Spec.Profile, Enforcement: own.Spec.Enforcement,
+			Shut: shutOf(&own.Spec),
 		})
 		if err != nil {
 			return 0, "", err

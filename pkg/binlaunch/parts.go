@@ -43,15 +43,29 @@ type Launcher interface {
 
 // Launch is one process to be started.
 type Launch struct {
-	ID          string // unique for ever: NAME.RANDOM
-	Name        string // of the Binary
-	Program     Program
-	Command     []string
-	Env         map[string]string // PATH, HOME and the like are the launcher's
-	Sockets     []Socket          // passed as systemd passes them
+	ID      string // unique for ever: NAME.RANDOM
+	Name    string // of the Binary
+	Program Program
+	Command []string
+	Env     map[string]string // PATH, HOME and the like are the launcher's
+	Sockets []Socket          // passed as systemd passes them
+	Shut    Shut
+}
+
+// Shut is how a task is shut in: of a defaulted spec what the launcher enforces.
+type Shut struct {
 	Resources   v1alpha1.Resources
+	Rlimits     []v1alpha1.Rlimit
+	User        string
+	Network     v1alpha1.Network
 	Profile     v1alpha1.Profile
 	Enforcement v1alpha1.Enforcement
+}
+
+func shutOf(s *v1alpha1.BinarySpec) Shut {
+	return Shut{
+		Resources: s.Resources, Rlimits: s.Rlimits, User: s.User, Network: s.Network, Profile: s.Profile, Enforcement: s.Enforcement,
+	}
 }
 
 // Socket is a listening socket with its name in LISTEN_FDNAMES.

@@ -104,7 +104,7 @@ func (u *unit) start(t *task) {
 	env := environment(t.id, u.s.o.Host, t.spec, t.ports)
 	launch := Launch{
 		ID: t.id, Name: u.name, Program: *t.program, Command: command(t.spec.Spec.Command, env), Env: env,
-		Sockets: u.held.of(t), Resources: t.spec.Spec.Resources, Profile: t.spec.Spec.Profile, Enforcement: t.spec.Spec.Enforcement,
+		Sockets: u.held.of(t), Shut: shutOf(&t.spec.Spec),
 	}
 	u.save()
 	t.launching = true

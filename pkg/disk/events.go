@@ -22,6 +22,8 @@ const (
 	// queueLong is how many events let the queue be read before its second is
 	// over. It takes 16,384 by default.
 	queueLong = 4000
+	// listBuffer takes some 800 names of a folder at a time.
+	listBuffer = 32 << 10
 	// forgetAfter: a layer nobody asks for any more is forgotten.
 	forgetAfter = 15 * time.Minute
 )
@@ -53,13 +55,14 @@ type EventsOptions struct {
 // bytes a folder, and 150 for each file of those folders that had events; both
 // bounded.
 type Events struct {
-	opts   EventsOptions
-	walker *Walker
-	group  *fanGroup
-	names  atomic.Int64  // kept in all trees
-	pinned atomic.Int64  // folders whose inodes are kept in the kernel's memory
-	every  time.Duration // drainEvery
-	quiet  time.Duration // quietAfter
+	opts    EventsOptions
+	walker  *Walker
+	group   *fanGroup
+	names   atomic.Int64  // kept in all trees
+	pinned  atomic.Int64  // folders whose inodes are kept in the kernel's memory
+	buffers sync.Pool     // of *[listBuffer]byte: a tree needs one while it reads a folder, and there are many trees
+	every   time.Duration // drainEvery
+	quiet   time.Duration // quietAfter
 
 	mu      sync.Mutex
 	index   map[string]*folder
@@ -103,7 +106,7 @@ func NewEvents(o EventsOptions) (*Events, error) {
 	return &Events{
 		opts: o, walker: NewWalker(o.HostRoot), group: g, every: drainEvery, quiet: quietAfter,
 		index: make(map[string]*folder), marked: make(map[fsid]error), layers: make(map[string]*eventLayer),
-		woken: make(map[string]bool),
+		woken: make(map[string]bool), buffers: sync.Pool{New: func() any { return new([listBuffer]byte) }},
 	}, nil
 }
 
@@ -482,7 +485,7 @@ func (e *Events) read(ctx context.Context, l *eventLayer, id fsid, fd int) error
 	e.mu.Unlock()
 	l.tree = &tree{
 		ev: e, layer: l, fs: id, mount: fd, links: make(map[uint64]*link), awake: make(map[*folder]bool),
-		buf: make([]byte, 32<<10), changed: true,
+		changed: true,
 	}
 	if err := l.tree.build(ctx.Err); err != nil {
 		return err

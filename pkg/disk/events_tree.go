@@ -141,7 +141,6 @@ type tree struct {
 	stat    unix.Stat_t
 	handle  fileHandle
 	cname   []byte
-	buf     []byte
 	now     time.Time
 }
 
@@ -237,15 +236,17 @@ func (t *tree) list(f *folder, woken map[string]bool, names bool) error {
 }
 
 func (t *tree) entries(f *folder, fd int, woken map[string]bool, names bool) error {
+	buf := t.ev.buffers.Get().(*[listBuffer]byte)
+	defer t.ev.buffers.Put(buf)
 	for {
-		n, err := getdents(fd, t.buf)
+		n, err := getdents(fd, buf[:])
 		if vanished(err) || (err == nil && n == 0) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("cannot read folder %s: %w", quote(f.path()), err)
 		}
-		for rest := t.buf[:n]; len(rest) > 0; {
+		for rest := buf[:n]; len(rest) > 0; {
 			var d dirent
 			if d, rest, err = nextDirent(rest); err != nil {
 				return err

@@ -18,6 +18,14 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listed = now
+	if sameList(w.containers, containers) && sameList(w.storage, storage) {
+		// Nothing came or went: the runtime makes a new list then.
+		if w.spent {
+			w.pace()
+		}
+		return
+	}
+	w.containers = containers
 	clear(w.unsupported)
 	there := make(map[key]bool, len(containers))
 	changed := false
@@ -56,6 +64,12 @@ func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []
 	if w.spent {
 		w.pace()
 	}
+}
+
+// sameList tells whether it is the very list of before, and not one that is
+// like it.
+func sameList[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // hold gives a track its places, those that are there and new ones.

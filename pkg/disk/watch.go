@@ -113,6 +113,7 @@ type Watcher struct {
 	listed      time.Time
 	tracks      map[key]*track
 	places      map[placeID]*place
+	containers  []runtime.Container
 	storage     []runtime.Storage
 	filesystems map[uint64]*filesystem
 	scanning    time.Time      // when the scan that runs was started; zero: none does

@@ -23,6 +23,10 @@ func (s *BinarySpec) Defaulted() *BinarySpec {
 		fill(&d.Ports[i].Protocol, ProtocolTCP)
 	}
 	d.Resources.fill()
+	for i := range d.Rlimits {
+		fillPointer(&d.Rlimits[i].Hard, d.Rlimits[i].Soft)
+	}
+	fill(&d.Network, NetworkHost)
 	fill(&d.Profile, ProfileIsolated)
 	fill(&d.Enforcement, EnforcementStrict)
 	if len(d.Roles) == 0 {

@@ -51,6 +51,7 @@ type BinaryList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.health) || ((has(self.health.http) && has(self.health.http.port)) ? (has(self.ports) && self.ports.exists(p, p.name == self.health.http.port)) : true) && ((has(self.health.tcp) && has(self.health.tcp.port)) ? (has(self.ports) && self.ports.exists(p, p.name == self.health.tcp.port)) : true)",message="want health.port to be the name of one of the ports"
 // +kubebuilder:validation:XValidation:rule="!has(self.readiness) || ((has(self.readiness.http) && has(self.readiness.http.port)) ? (has(self.ports) && self.ports.exists(p, p.name == self.readiness.http.port)) : true) && ((has(self.readiness.tcp) && has(self.readiness.tcp.port)) ? (has(self.ports) && self.ports.exists(p, p.name == self.readiness.tcp.port)) : true)",message="want readiness.port to be the name of one of the ports"
 // +kubebuilder:validation:XValidation:rule="(!has(self.health) || has(self.health.exec) || (has(self.ports) && size(self.ports) > 0)) && (!has(self.readiness) || has(self.readiness.exec) || (has(self.ports) && size(self.ports) > 0))",message="want at least one port: an http or tcp check asks there"
+// +kubebuilder:validation:XValidation:rule="!has(self.network) || self.network != 'none' || !has(self.ports) || size(self.ports) == 0",message="want no ports with network none: nobody could reach them"
 type BinarySpec struct {
 	// fetch is what is fetched before the program can run, at least one.
 	// +kubebuilder:validation:MaxItems=16
@@ -77,6 +78,24 @@ type BinarySpec struct {
 	// resources are the most that the task may use.
 	// +optional
 	Resources Resources `json:"resources,omitempty"`
+
+	// rlimits are limits of each of its processes, as setrlimit(2) has them.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(r, self.exists_one(q, q.name == r.name))",message="want each rlimit once"
+	// +optional
+	Rlimits []Rlimit `json:"rlimits,omitempty"`
+
+	// user is whom it runs as: a number, UID:GID, or a name of the node's
+	// /etc/passwd. root is, in the profile isolated, root of the task's own user
+	// namespace and nobody on the node. Default: a uid that is this task's alone.
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+(:[0-9]+)?|[a-z_][a-z0-9_-]*)$')",message="want a user's name, a number, or UID:GID"
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	User string `json:"user,omitempty"`
+
+	// network is host (the default) or none: loopback alone.
+	// +optional
+	Network Network `json:"network,omitempty"`
 
 	// profile is isolated (the default), host-observer (it sees the real /proc,
 	// /sys and mounts, read-only) or privileged (which the node's configuration
@@ -294,7 +313,79 @@ type Resources struct {
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self > 0 : (!isQuantity(self) || quantity(self).isGreaterThan(quantity('0')))",message="want more than 0"
 	// +optional
 	Disk *resource.Quantity `json:"disk,omitempty"`
+
+	// cpuset are the cores on which it runs: 0-3,6.
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$')",message="want cores such as 0-3,6"
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	CPUSet string `json:"cpuset,omitempty"`
+
+	// io is how fast it may read and write devices.
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	IO []IOLimit `json:"io,omitempty"`
 }
+
+// IOLimit is how fast a task may read and write one device. What is left out
+// has no limit. On cgroup version 1 only what goes past the page cache is held
+// back.
+//
+// +kubebuilder:validation:XValidation:rule="self.device.matches('^([0-9]+:[0-9]+|/dev/[A-Za-z0-9_./-]+)$')",message="want a device such as /dev/sda, or its numbers as 8:0"
+type IOLimit struct {
+	// device is a whole disk: /dev/sda, or its numbers as 8:0.
+	// +kubebuilder:validation:MaxLength=256
+	Device string `json:"device"`
+
+	// readBytesPerSecond is how many bytes it may read in a second.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self > 0 : (!isQuantity(self) || quantity(self).isGreaterThan(quantity('0')))",message="want more than 0"
+	// +optional
+	ReadBytesPerSecond *resource.Quantity `json:"readBytesPerSecond,omitempty"`
+
+	// writeBytesPerSecond is how many it may write.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self > 0 : (!isQuantity(self) || quantity(self).isGreaterThan(quantity('0')))",message="want more than 0"
+	// +optional
+	WriteBytesPerSecond *resource.Quantity `json:"writeBytesPerSecond,omitempty"`
+
+	// readOperationsPerSecond is how many times it may read in a second.
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	ReadOperationsPerSecond *int64 `json:"readOperationsPerSecond,omitempty"`
+
+	// writeOperationsPerSecond is how many times it may write.
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	WriteOperationsPerSecond *int64 `json:"writeOperationsPerSecond,omitempty"`
+}
+
+// Rlimit is one limit of setrlimit(2).
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.hard) || self.soft <= self.hard",message="want a soft limit that is not above the hard one"
+type Rlimit struct {
+	// name is what setrlimit(2) calls RLIMIT_NAME, in lower case: nofile, core,
+	// memlock, …
+	// +kubebuilder:validation:Enum=as;core;cpu;data;fsize;locks;memlock;msgqueue;nice;nofile;nproc;rss;rtprio;rttime;sigpending;stack
+	Name string `json:"name"`
+
+	// soft is what holds, in the limit's own unit: bytes, seconds, or a count.
+	// +kubebuilder:validation:Minimum=0
+	Soft int64 `json:"soft"`
+
+	// hard is how far the task may raise it. Default: soft.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Hard *int64 `json:"hard,omitempty"`
+}
+
+// Network is which network a task has.
+//
+// +kubebuilder:validation:Enum=host;none
+type Network string
+
+// The networks.
+const (
+	NetworkHost Network = "host"
+	NetworkNone Network = "none"
+)
 
 // Profile is how far a task is shut in.
 //

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,6 +39,12 @@ const (
 	wantPortName      = "want a port's name of at most 15 lower case letters, digits and '-'"
 	wantTCP           = "want protocol TCP: only such a socket can be held"
 	wantMore          = "want more than 0"
+	wantRlimitOnce    = "want each rlimit once"
+	wantSoftBelow     = "want a soft limit that is not above the hard one"
+	wantUser          = "want a user's name, a number, or UID:GID"
+	wantNoPorts       = "want no ports with network none: nobody could reach them"
+	wantCPUSet        = "want cores such as 0-3,6"
+	wantDevice        = "want a device such as /dev/sda, or its numbers as 8:0"
 	wantOneProbe      = "want exactly one of http, tcp and exec"
 	wantProbeTimes    = "want an interval and a timeout of at least 100ms"
 	wantUnavailable   = "want a number of nodes above 0, or a percentage such as 10%"
@@ -74,6 +81,10 @@ func (s *BinarySpec) validate(at *field.Path) field.ErrorList {
 	}
 	errs = append(errs, validatePorts(at.Child("ports"), s.Ports)...)
 	errs = append(errs, s.Resources.validate(at.Child("resources"))...)
+	errs = append(errs, validateRlimits(at.Child("rlimits"), s.Rlimits)...)
+	check(s.User == "" || matches(`^([0-9]+(:[0-9]+)?|[a-z_][a-z0-9_-]*)$`, s.User), at.Child("user"), s.User, wantUser)
+	errs = append(errs, oneOf(at.Child("network"), s.Network, NetworkHost, NetworkNone)...)
+	check(s.Network != NetworkNone || len(s.Ports) == 0, at, s.Network, wantNoPorts)
 	errs = append(errs, oneOf(at.Child("profile"), s.Profile, ProfileHostObserver, ProfileIsolated, ProfilePrivileged)...)
 	errs = append(errs, oneOf(at.Child("enforcement"), s.Enforcement, EnforcementBestEffort, EnforcementStrict)...)
 	errs = append(errs, oneOf(at.Child("restartPolicy"), s.RestartPolicy, RestartAlways, RestartNever, RestartOnFailure)...)
@@ -158,14 +169,67 @@ func validatePorts(at *field.Path, ports []Port) field.ErrorList {
 }
 
 func (r *Resources) validate(at *field.Path) field.ErrorList {
+	errs := moreThanZero(at, map[string]*resource.Quantity{"cpu": r.CPU, "memory": r.Memory, "disk": r.Disk})
+	if r.Pids != nil {
+		errs = append(errs, between(at.Child("pids"), *r.Pids, 1, 4194304)...)
+	}
+	if r.CPUSet != "" && !matches(`^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$`, r.CPUSet) {
+		errs = append(errs, field.Invalid(at.Child("cpuset"), r.CPUSet, wantCPUSet))
+	}
+	for i, l := range r.IO {
+		at := at.Child("io").Index(i)
+		if !matches(`^([0-9]+:[0-9]+|/dev/[A-Za-z0-9_./-]+)$`, l.Device) {
+			errs = append(errs, field.Invalid(at, l.Device, wantDevice))
+		}
+		errs = append(errs, moreThanZero(at, map[string]*resource.Quantity{
+			"readBytesPerSecond": l.ReadBytesPerSecond, "writeBytesPerSecond": l.WriteBytesPerSecond,
+		})...)
+		for name, n := range map[string]*int64{"readOperationsPerSecond": l.ReadOperationsPerSecond, "writeOperationsPerSecond": l.WriteOperationsPerSecond} {
+			if n != nil {
+				errs = append(errs, between(at.Child(name), *n, 1, math.MaxInt64)...)
+			}
+		}
+	}
+	return errs
+}
+
+func moreThanZero(at *field.Path, all map[string]*resource.Quantity) field.ErrorList {
 	var errs field.ErrorList
-	for name, q := range map[string]*resource.Quantity{"cpu": r.CPU, "memory": r.Memory, "disk": r.Disk} {
+	for name, q := range all {
 		if q != nil && q.Sign() <= 0 {
 			errs = append(errs, field.Invalid(at.Child(name), q.String(), wantMore))
 		}
 	}
-	if r.Pids != nil {
-		errs = append(errs, between(at.Child("pids"), *r.Pids, 1, 4194304)...)
+	return errs
+}
+
+// RlimitNames are those of setrlimit(2), in order of the alphabet.
+func RlimitNames() []string {
+	return []string{
+		"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+	}
+}
+
+func validateRlimits(at *field.Path, all []Rlimit) field.ErrorList {
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for i, r := range all {
+		if seen[r.Name] {
+			errs = append(errs, field.Invalid(at, r.Name, wantRlimitOnce))
+		}
+		seen[r.Name] = true
+		at := at.Index(i)
+		if !slices.Contains(RlimitNames(), r.Name) {
+			errs = append(errs, field.NotSupported(at.Child("name"), r.Name, RlimitNames()))
+		}
+		errs = append(errs, between(at.Child("soft"), r.Soft, 0, math.MaxInt64)...)
+		if r.Hard == nil {
+			continue
+		}
+		errs = append(errs, between(at.Child("hard"), *r.Hard, 0, math.MaxInt64)...)
+		if r.Soft > *r.Hard {
+			errs = append(errs, field.Invalid(at, r.Soft, wantSoftBelow))
+		}
 	}
 	return errs
 }

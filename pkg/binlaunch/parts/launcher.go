@@ -12,24 +12,32 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/cgroup"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 )
 
 // Launcher is the supervisor's Launcher.
 type Launcher struct {
-	Sandbox *sandbox.Launcher
-	Folder  string // holds the sandbox folders
+	Sandbox  *sandbox.Launcher
+	Folder   string // holds the sandbox folders
+	HostRoot string // where the host's devices are found; "": /
 }
 
 // Start implements binlaunch.Launcher.
 func (l *Launcher) Start(ctx context.Context, from binlaunch.Launch) (binlaunch.Task, binlaunch.Record, error) {
 	spec := sandbox.Spec{
 		ID: from.ID, Dir: filepath.Join(l.Folder, from.ID), Root: from.Program.Folder, Command: from.Command,
-		Profile: sandbox.Profile(from.Profile), Resources: resourcesOf(from.Resources),
-		BestEffort: from.Enforcement == v1alpha1.EnforcementBestEffort,
+		User: from.Shut.User, PrivateNetwork: from.Shut.Network == v1alpha1.NetworkNone,
+		Profile: sandbox.Profile(from.Shut.Profile), Rlimits: rlimitsOf(from.Shut.Rlimits),
+		BestEffort: from.Shut.Enforcement == v1alpha1.EnforcementBestEffort,
+	}
+	var err error
+	if spec.Resources, err = l.resourcesOf(from.Shut.Resources); err != nil {
+		return nil, binlaunch.Record{}, err
 	}
 	for name, value := range from.Env {
 		spec.Env = append(spec.Env, name+"="+value)
@@ -56,19 +64,62 @@ func (l *Launcher) clear(id string) error {
 	return errors.Join(errs...)
 }
 
-func resourcesOf(r v1alpha1.Resources) sandbox.Resources {
-	var out sandbox.Resources
+func (l *Launcher) resourcesOf(r v1alpha1.Resources) (sandbox.Resources, error) {
+	out := sandbox.Resources{CPUs: r.CPUSet}
 	if r.CPU != nil {
 		out.CPU = r.CPU.MilliValue()
 	}
-	if r.Memory != nil {
-		out.Memory = r.Memory.Value()
-	}
+	out.Memory, out.Disk = valueOf(r.Memory), valueOf(r.Disk)
 	if r.Pids != nil {
 		out.Pids = *r.Pids
 	}
-	if r.Disk != nil {
-		out.Disk = r.Disk.Value()
+	for _, limit := range r.IO {
+		device, err := l.deviceOf(limit.Device)
+		if err != nil {
+			return out, err
+		}
+		io := cgroup.IO{Device: device, ReadBPS: valueOf(limit.ReadBytesPerSecond), WriteBPS: valueOf(limit.WriteBytesPerSecond)}
+		if n := limit.ReadOperationsPerSecond; n != nil {
+			io.ReadIOPS = *n
+		}
+		if n := limit.WriteOperationsPerSecond; n != nil {
+			io.WriteIOPS = *n
+		}
+		out.IO = append(out.IO, io)
+	}
+	return out, nil
+}
+
+func valueOf(q *resource.Quantity) int64 {
+	if q == nil {
+		return 0
+	}
+	return q.Value()
+}
+
+// deviceOf gives the numbers of a block device of the host.
+func (l *Launcher) deviceOf(name string) (string, error) {
+	if !filepath.IsAbs(name) {
+		return name, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(l.HostRoot, name), &st); err != nil {
+		return "", fmt.Errorf("cannot limit what is read from and written to %s: %w", name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return "", fmt.Errorf("cannot limit what is read from and written to %s: it is no block device", name)
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
+}
+
+func rlimitsOf(all []v1alpha1.Rlimit) []sandbox.Rlimit {
+	var out []sandbox.Rlimit
+	for _, r := range all {
+		limit := sandbox.Rlimit{Name: r.Name, Soft: uint64(r.Soft), Hard: uint64(r.Soft)} //nolint:gosec // not below 0
+		if r.Hard != nil {
+			limit.Hard = uint64(*r.Hard) //nolint:gosec // likewise
+		}
+		out = append(out, limit)
 	}
 	return out
 }

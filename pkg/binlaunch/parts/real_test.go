@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -324,6 +325,32 @@ func TestEndedWhileNoAgentRan(t *testing.T) {
 	defer out.Close()
 	if text, _ := io.ReadAll(out); !strings.HasPrefix(string(text), "serves one") {
 		t.Errorf("output %q", text)
+	}
+}
+
+// What the spec says of user, rlimits, network and cores is what the process finds.
+func TestShutInAsTheSpecSays(t *testing.T) {
+	n := newNode(t)
+	b := n.binary("shut", 1, "shut")
+	hard := int64(4 << 20)
+	b.Spec.User, b.Spec.Network = "1234:2345", v1alpha1.NetworkNone
+	b.Spec.Rlimits = []v1alpha1.Rlimit{{Name: "stack", Soft: 1 << 20, Hard: &hard}}
+	b.Spec.Resources.CPUSet = "0"
+	n.agent(b)
+	i := n.up("shut", 1)
+	for _, lock := range []string{"uid 1234", "rlimit stack", "network namespace", "cpuset cpus"} {
+		if !slices.Contains(i.Status.Enforced, lock) {
+			t.Errorf("%q is not among what was enforced: %q; not enforced: %q", lock, i.Status.Enforced, i.Status.NotEnforced)
+		}
+	}
+	out, err := i.Output(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if want := "user 1234:2345, stack 1048576:4194304, interfaces 1, cores 0\n"; line != want || err != nil {
+		t.Errorf("the process finds %q %v, want %q", line, err, want)
 	}
 }
 

@@ -27,7 +27,23 @@ func main() {
 		serve(os.Args[2])
 	case len(os.Args) > 1 && os.Args[1] == "hog":
 		hog()
+	case len(os.Args) > 1 && os.Args[1] == "shut":
+		shut()
 	}
+}
+
+// shut tells how this process is shut in, and waits for its end.
+func shut() {
+	var stack syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_STACK, &stack)
+	interfaces, _ := net.Interfaces()
+	status, _ := os.ReadFile("/proc/self/status")
+	_, cores, _ := strings.Cut(string(status), "Cpus_allowed_list:")
+	cores, _, _ = strings.Cut(cores, "\n")
+	fmt.Printf("user %d:%d, stack %d:%d, interfaces %d, cores %s\n", os.Getuid(), os.Getgid(), stack.Cur, stack.Max, len(interfaces), strings.TrimSpace(cores))
+	done := make(chan os.Signal, 1)
+	signal.Notify(done, syscall.SIGTERM)
+	<-done
 }
 
 func serve(version string) {
