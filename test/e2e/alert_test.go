@@ -112,6 +112,12 @@ func (r *receiver) until(s *story, status string, so func(alert) bool) alert {
 
 // startAlertmanager returns its address.
 func (s *story) startAlertmanager(webhook string) string {
+	s.t.Helper()
+	return s.startAlertmanagerAt("127.0.0.1", webhook)
+}
+
+func (s *story) startAlertmanagerAt(host, webhook string) string {
+	s.t.Helper()
 	folder := s.t.TempDir()
 	s.write(filepath.Join(folder, "alertmanager.yml"), map[string]any{
 		"route": map[string]any{
@@ -121,7 +127,7 @@ func (s *story) startAlertmanager(webhook string) string {
 			"name": "test", "webhook_configs": []any{map[string]any{"url": webhook, "send_resolved": true}},
 		}},
 	})
-	address := fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
+	address := fmt.Sprintf("%s:%d", host, freePort(s.t))
 	s.daemon("alertmanager", "usr/bin/prometheus-alertmanager", address+"/-/ready", folder,
 		"--config.file=alertmanager.yml", "--storage.path=data", "--cluster.listen-address=", "--web.listen-address="+address)
 	return address

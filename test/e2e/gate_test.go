@@ -52,7 +52,7 @@ func TestObserveAndNever(t *testing.T) {
 			s.create(web)
 			old := s.untilReady("web", 2)
 			r := s.ended(s.leak(&old[0]), phase)
-			if mode == "observe" && !strings.Contains(r.Status.Message, "It replaces 2 pods of Deployment web") {
+			if mode == "observe" && !strings.Contains(r.Status.Message, "It replaces 2 pods of deployment/web") {
 				t.Errorf("it does not say what would have been done: %q", r.Status.Message)
 			}
 			s.replaced(old, s.untilReady("web", 2))
@@ -161,13 +161,16 @@ func (s *story) oneAfterTheOther() {
 	}
 }
 
+// addedConfig begins what a story adds.
+const addedConfig = "# Added by a story.\n"
+
 // configure gives the agents more configuration, and after the story their own.
 func (s *story) configure(more string) {
 	s.t.Helper()
 	key := client.ObjectKey{Namespace: cluster.Namespace, Name: "nodeagent"}
 	config := &corev1.ConfigMap{}
 	s.must(s.Get(s.ctx, key, config))
-	base, _, _ := strings.Cut(config.Data["config.yaml"], "restart:\n")
+	base, _, _ := strings.Cut(config.Data["config.yaml"], addedConfig)
 	set := func(ctx context.Context, text string) error {
 		if err := s.Get(ctx, key, config); err != nil {
 			return err
@@ -183,7 +186,7 @@ func (s *story) configure(more string) {
 		}
 		return nil
 	}
-	s.must(set(s.ctx, base+more))
+	s.must(set(s.ctx, base+addedConfig+more))
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()

@@ -197,7 +197,7 @@ func (s *story) comesAgainAfterReboot() {
 	s.must(err)
 	_, err = s.Lab(s.ctx, "node", "start", last)
 	s.must(err)
-	s.must(cluster.Until(s.ctx, "it runs again on the node that was rebooted", func(ctx context.Context) (bool, error) {
+	s.must(cluster.Until(s.ctx, "it runs again on the node that was rebooted", func(context.Context) (bool, error) {
 		now := s.instanceOn(last).Status
 		if now.State != v1alpha1.StateHealthy || now.Started.Equal(before) {
 			return false, fmt.Errorf("%s: %s", now.State, now.Message)

@@ -115,9 +115,9 @@ func (l *Launcher) deviceOf(name string) (string, error) {
 func rlimitsOf(all []v1alpha1.Rlimit) []sandbox.Rlimit {
 	var out []sandbox.Rlimit
 	for _, r := range all {
-		limit := sandbox.Rlimit{Name: r.Name, Soft: uint64(r.Soft), Hard: uint64(r.Soft)} //nolint:gosec // not below 0
+		limit := sandbox.Rlimit{Name: r.Name, Soft: uint64(r.Soft), Hard: uint64(r.Soft)}
 		if r.Hard != nil {
-			limit.Hard = uint64(*r.Hard) //nolint:gosec // likewise
+			limit.Hard = uint64(*r.Hard)
 		}
 		out = append(out, limit)
 	}

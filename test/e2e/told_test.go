@@ -1,0 +1,234 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/cluster"
+)
+
+// stageTold is what of a webhook's message the stories read.
+type stageTold struct {
+	Incident, Stage, Namespace, Workload, Why, Message string
+}
+
+// listeners collects what the agents post to a webhook.
+type listeners struct {
+	url  string
+	mu   sync.Mutex
+	told []stageTold
+}
+
+// listenForWebhooks serves a webhook at this machine's address in the nodes'
+// network.
+func (s *story) listenForWebhooks() *listeners {
+	s.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(s.ctx, "tcp", s.address()+":0")
+	s.must(err)
+	w := &listeners{url: fmt.Sprintf("http://%s/hook", l.Addr())}
+	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m stageTold
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			s.t.Errorf("a webhook got what cannot be read: %v", err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.told = append(w.told, m)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	s.t.Cleanup(func() { _ = srv.Close() })
+	return w
+}
+
+// stages are those told of a namespace, without repetitions, and the incidents
+// that they belong to.
+func (w *listeners) stages(namespace string) (stages, incidents []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.told {
+		if m.Namespace != namespace {
+			continue
+		}
+		if !slices.Contains(stages, m.Stage) {
+			stages = append(stages, m.Stage)
+		}
+		if !slices.Contains(incidents, m.Incident) {
+			incidents = append(incidents, m.Incident)
+		}
+	}
+	return stages, incidents
+}
+
+// People are told of a restart as one incident, by a webhook and in a real
+// Alertmanager, though every agent is killed in the middle of it.
+func TestPeopleAreTold(t *testing.T) {
+	s := newStory(t, 5*time.Minute)
+	hook := s.listenForWebhooks()
+	alertmanager := s.startAlertmanagerAt(s.address(), hook.url)
+	s.configure(fmt.Sprintf(`notify:
+  receivers:
+  - {name: hook, kind: Webhook, url: %q}
+  - {name: alerts, kind: Alertmanager, url: "http://%s"}
+`, hook.url, alertmanager))
+	web := cluster.Deployment(s.namespace, "web", 2)
+	web.Spec.MinReadySeconds = 8
+	s.create(web)
+	old := s.untilReady("web", 2)
+	seen := s.leak(&old[0])
+	_, err := cluster.UntilPhase(s.ctx, seen, v1alpha1.PhaseRunning)
+	s.must(err)
+	s.must(cluster.Until(s.ctx, "Alertmanager shows the restart", func(ctx context.Context) (bool, error) {
+		var all []alert
+		if err := getJSON(ctx, "http://"+alertmanager+"/api/v2/alerts", &all); err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(all, func(a alert) bool {
+			return a.Labels["alertname"] == "NodeagentRestart" && a.Labels["namespace"] == s.namespace && a.Labels["workload"] == "web"
+		}), nil
+	}))
+	all, err := s.Nodes(s.ctx)
+	s.must(err)
+	for _, node := range all {
+		s.killAgent(node)
+	}
+	s.succeeded(seen, old)
+	s.must(cluster.Until(s.ctx, "the webhook was told of the end", func(context.Context) (bool, error) {
+		stages, _ := hook.stages(s.namespace)
+		if !slices.Contains(stages, "Done") {
+			return false, fmt.Errorf("told so far: %v", stages)
+		}
+		return true, nil
+	}))
+	stages, incidents := hook.stages(s.namespace)
+	if stages[0] != "Seen" || len(incidents) != 1 {
+		t.Errorf("told %v in the incidents %v, want one that begins with Seen", stages, incidents)
+	}
+	if why := hook.told[0].Why; !strings.Contains(why, cluster.LeakFile) {
+		t.Errorf("the first message does not name the file: %q", why)
+	}
+}
+
+// Workloads that ask for it are restarted when what they use has changed: by an
+// environment, a volume, or a projected one. A change without a difference does
+// nothing; one that is made while no agent runs is caught up.
+func TestReload(t *testing.T) {
+	s := newStory(t, 6*time.Minute)
+	_, err := s.Kubectl(s.ctx, "apply", "-k", s.Path("manifests/overlays/reload"))
+	s.must(err)
+	s.agentsReady()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		if _, err := s.Kubectl(ctx, "apply", "-k", s.Path("manifests/base")); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Kubectl(ctx, "delete", "--ignore-not-found", "-f", s.Path("manifests/overlays/reload/rbac.yaml")); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Kubectl(ctx, "-n", cluster.Namespace, "rollout", "status", "daemonset/nodeagent", "--timeout=90s"); err != nil {
+			t.Error(err)
+		}
+	})
+	config := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "app"), Data: map[string]string{"level": "info"}}
+	secret := &corev1.Secret{ObjectMeta: cluster.Meta(s.namespace, "key"), StringData: map[string]string{"token": "one"}}
+	s.create(config, secret)
+	s.create(s.using("env", func(p *corev1.PodSpec) {
+		p.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "app"}}}}
+	}), s.using("volume", func(p *corev1.PodSpec) {
+		p.Volumes = append(p.Volumes, corev1.Volume{Name: "key", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "key"}}})
+	}), s.using("projected", func(p *corev1.PodSpec) {
+		p.Volumes = append(p.Volumes, corev1.Volume{Name: "all", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "app"}}}},
+		}}})
+	}))
+	for _, name := range []string{"env", "volume", "projected"} {
+		s.untilReady(name, 1)
+	}
+	s.remembered(3)
+
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(config), config))
+	config.Data["level"] = "debug"
+	s.must(s.Update(s.ctx, config))
+	s.reloaded("env", 1)
+	s.reloaded("projected", 1)
+
+	// Written again without a difference; and then, with no agent there, changed.
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(secret), secret))
+	secret.Labels = map[string]string{"written": "again"}
+	s.must(s.Update(s.ctx, secret))
+	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "-p", `{"spec":{"template":{"spec":{"nodeSelector":{"no":"node"}}}}}`)
+	s.must(err)
+	s.must(cluster.Until(s.ctx, "no agent runs", func(ctx context.Context) (bool, error) {
+		list := &corev1.PodList{}
+		err := s.List(ctx, list, client.InNamespace(cluster.Namespace), client.MatchingLabels{"app.kubernetes.io/name": "nodeagent"})
+		return len(list.Items) == 0, err
+	}))
+	if all, err := s.Restarts(s.ctx, s.namespace); err != nil || len(all) != 2 {
+		t.Errorf("a Secret written again without a difference led to a restart: %+v %v", all, err)
+	}
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(secret), secret))
+	secret.StringData = map[string]string{"token": "two"}
+	s.must(s.Update(s.ctx, secret))
+	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/nodeSelector"}]`)
+	s.must(err)
+	s.agentsReady()
+	s.reloaded("volume", 1)
+}
+
+// using is a Deployment of one pod that asks to be restarted when what it uses
+// has changed.
+func (s *story) using(name string, use func(*corev1.PodSpec)) *appsv1.Deployment {
+	d := cluster.Deployment(s.namespace, name, 1)
+	d.Annotations = map[string]string{"nodeagent.dev/reload": "true"}
+	use(&d.Spec.Template.Spec)
+	return d
+}
+
+// remembered waits until the leader has written down what n workloads were
+// started with: what changed before that is what they began with.
+func (s *story) remembered(n int) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, "the leader knows what they were started with", func(ctx context.Context) (bool, error) {
+		list := &corev1.SecretList{}
+		if err := s.List(ctx, list, client.InNamespace(cluster.Namespace)); err != nil {
+			return false, err
+		}
+		known := 0
+		for _, secret := range list.Items {
+			if strings.HasPrefix(secret.Name, "nodeagent-reload-") {
+				known += len(secret.Data)
+			}
+		}
+		return known >= n, nil
+	}))
+}
+
+// reloaded waits until a Deployment was restarted n times for a changed
+// configuration.
+func (s *story) reloaded(name string, n int) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, fmt.Sprintf("%s was restarted for its configuration", name), func(ctx context.Context) (bool, error) {
+		r := &v1alpha1.Restart{}
+		if err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: "deployment-" + name}, r); err != nil {
+			return false, client.IgnoreNotFound(err)
+		}
+		if r.Spec.Reason != v1alpha1.ReasonConfigChange {
+			s.t.Fatalf("%s was restarted for %s", name, r.Spec.Reason)
+		}
+		return r.Status.Phase == v1alpha1.PhaseSucceeded && len(r.Status.History) == n, nil
+	}))
+	s.untilReady(name, 1)
+}
