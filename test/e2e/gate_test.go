@@ -179,12 +179,10 @@ func (s *story) configure(more string) {
 		if err := s.Update(ctx, config); err != nil {
 			return err
 		}
-		for _, args := range [][]string{{"restart"}, {"status", "--timeout=90s"}} {
-			if _, err := s.Kubectl(ctx, append([]string{"-n", cluster.Namespace, "rollout", args[0], "daemonset/nodeagent"}, args[1:]...)...); err != nil {
-				return err
-			}
+		if _, err := s.Kubectl(ctx, "-n", cluster.Namespace, "rollout", "restart", "daemonset/nodeagent"); err != nil {
+			return err
 		}
-		return nil
+		return s.untilAgentsReady(ctx)
 	}
 	s.must(set(s.ctx, base+addedConfig+more))
 	s.t.Cleanup(func() {

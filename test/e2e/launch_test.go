@@ -28,7 +28,8 @@ const (
 // rebooted, and at last it goes and leaves nothing.
 func TestLaunch(t *testing.T) {
 	s := newStory(t, 10*time.Minute)
-	s.installLauncher()
+	s.overlay("launch")
+	t.Cleanup(s.deleteBinaries) // before the agents no longer know them
 	url, digest := s.serveExporter()
 
 	s.apply(exporterSpec(url, digest, "first"))
@@ -215,11 +216,7 @@ func (s *story) comesAgainAfterReboot() {
 // which is a cache.
 func (s *story) leavesNothing() {
 	s.t.Helper()
-	_, err := s.Kubectl(s.ctx, "delete", "binaries", "--all")
-	s.must(err)
-	s.must(cluster.Until(s.ctx, "no instance is left", func(context.Context) (bool, error) {
-		return len(s.instances(exporter)) == 0, nil
-	}))
+	s.deleteBinaries()
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	const look = `pgrep -x node_exporter
@@ -235,5 +232,21 @@ true`
 			}
 			return err == nil, err
 		}))
+	}
+}
+
+func (s *story) deleteBinaries() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), time.Minute)
+	defer cancel()
+	if _, err := s.Kubectl(ctx, "delete", "binaries", "--all"); err != nil {
+		s.t.Error(err)
+	}
+	if err := cluster.Until(ctx, "no instance is left", func(ctx context.Context) (bool, error) {
+		list := &v1alpha1.BinaryInstanceList{}
+		err := s.List(ctx, list)
+		return len(list.Items) == 0, err
+	}); err != nil {
+		s.t.Error(err)
 	}
 }

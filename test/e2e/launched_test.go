@@ -29,32 +29,6 @@ import (
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
-// installLauncher gives the agents the overlay with which they launch, as it is,
-// and takes it away after the story.
-func (s *story) installLauncher() {
-	s.t.Helper()
-	_, err := s.Kubectl(s.ctx, "apply", "-k", s.Path("manifests/overlays/launch"))
-	s.must(err)
-	s.agentsReady()
-	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		_, gone := s.Kubectl(ctx, "delete", "binaries", "--all")
-		_, back := s.Kubectl(ctx, "apply", "-k", s.Path("manifests/base"))
-		_, less := s.Kubectl(ctx, "delete", "--ignore-not-found", "-f", s.Path("manifests/overlays/launch/rbac.yaml"))
-		_, ready := s.Kubectl(ctx, "-n", cluster.Namespace, "rollout", "status", "daemonset/nodeagent", "--timeout=90s")
-		if err := errors.Join(gone, back, less, ready); err != nil {
-			s.t.Errorf("cannot go back to the base: %v", err)
-		}
-	})
-}
-
-func (s *story) agentsReady() {
-	s.t.Helper()
-	_, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "rollout", "status", "daemonset/nodeagent", "--timeout=90s")
-	s.must(err)
-}
-
 // serveExporter offers Debian's node_exporter as its makers do, in a tar.gz with
 // a folder, at this machine's address in the nodes' network.
 func (s *story) serveExporter() (url, digest string) {

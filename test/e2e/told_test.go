@@ -53,15 +53,17 @@ func (s *story) listenForWebhooks() *listeners {
 	return w
 }
 
+// of is what was told of a namespace. Alertmanager posts to the same place.
+func (w *listeners) of(namespace string) []stageTold {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(w.told), func(m stageTold) bool { return m.Namespace != namespace })
+}
+
 // stages are those told of a namespace, without repetitions, and the incidents
 // that they belong to.
 func (w *listeners) stages(namespace string) (stages, incidents []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, m := range w.told {
-		if m.Namespace != namespace {
-			continue
-		}
+	for _, m := range w.of(namespace) {
 		if !slices.Contains(stages, m.Stage) {
 			stages = append(stages, m.Stage)
 		}
@@ -116,7 +118,7 @@ func TestPeopleAreTold(t *testing.T) {
 	if stages[0] != "Seen" || len(incidents) != 1 {
 		t.Errorf("told %v in the incidents %v, want one that begins with Seen", stages, incidents)
 	}
-	if why := hook.told[0].Why; !strings.Contains(why, cluster.LeakFile) {
+	if why := hook.of(s.namespace)[0].Why; !strings.Contains(why, cluster.LeakFile) {
 		t.Errorf("the first message does not name the file: %q", why)
 	}
 }
@@ -126,22 +128,7 @@ func TestPeopleAreTold(t *testing.T) {
 // nothing; one that is made while no agent runs is caught up.
 func TestReload(t *testing.T) {
 	s := newStory(t, 6*time.Minute)
-	_, err := s.Kubectl(s.ctx, "apply", "-k", s.Path("manifests/overlays/reload"))
-	s.must(err)
-	s.agentsReady()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if _, err := s.Kubectl(ctx, "apply", "-k", s.Path("manifests/base")); err != nil {
-			t.Error(err)
-		}
-		if _, err := s.Kubectl(ctx, "delete", "--ignore-not-found", "-f", s.Path("manifests/overlays/reload/rbac.yaml")); err != nil {
-			t.Error(err)
-		}
-		if _, err := s.Kubectl(ctx, "-n", cluster.Namespace, "rollout", "status", "daemonset/nodeagent", "--timeout=90s"); err != nil {
-			t.Error(err)
-		}
-	})
+	s.overlay("reload")
 	config := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "app"), Data: map[string]string{"level": "info"}}
 	secret := &corev1.Secret{ObjectMeta: cluster.Meta(s.namespace, "key"), StringData: map[string]string{"token": "one"}}
 	s.create(config, secret)
@@ -169,7 +156,7 @@ func TestReload(t *testing.T) {
 	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(secret), secret))
 	secret.Labels = map[string]string{"written": "again"}
 	s.must(s.Update(s.ctx, secret))
-	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "-p", `{"spec":{"template":{"spec":{"nodeSelector":{"no":"node"}}}}}`)
+	_, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "-p", `{"spec":{"template":{"spec":{"nodeSelector":{"no":"node"}}}}}`)
 	s.must(err)
 	s.must(cluster.Until(s.ctx, "no agent runs", func(ctx context.Context) (bool, error) {
 		list := &corev1.PodList{}
