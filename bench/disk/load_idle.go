@@ -15,7 +15,7 @@ func playIdle(ctx context.Context, g *ground) ([]report.Row, error) {
 	if _, err := g.populate(ctx, "app", g.scale.layers, g.files, true); err != nil {
 		return nil, err
 	}
-	a, by, err := g.settled(ctx)
+	a, by, err := g.calmed(ctx)
 	if err != nil {
 		return nil, err
 	}

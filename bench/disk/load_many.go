@@ -16,7 +16,7 @@ func playMany(ctx context.Context, g *ground) ([]report.Row, error) {
 	if _, err := g.populate(ctx, "app", g.many, g.manyFiles, true); err != nil {
 		return nil, err
 	}
-	a, by, err := g.settled(ctx)
+	a, by, err := g.calmed(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func playFiles(ctx context.Context, g *ground, files int) ([]report.Row, error) 
 // stepCosts takes containerd's cost from passes right after each other, told as
 // if they were paced, to save time.
 func (g *ground) stepCosts(ctx context.Context) (ours, peer float64, by string, err error) {
-	a, by, err := g.settled(ctx)
+	a, by, err := g.calmed(ctx)
 	if err != nil {
 		return 0, 0, "", err
 	}

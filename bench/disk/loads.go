@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nodeagent/nodeagent/bench/report"
 )
@@ -43,15 +44,24 @@ func loads(s scale) []load {
 	return all
 }
 
-// settled starts the agent and lets it come to rest. by says how it measures.
+// settled starts the agent and lets its start pass. by says how it measures.
 func (g *ground) settled(ctx context.Context) (a *agent, by string, err error) {
+	return g.started(ctx, g.settle)
+}
+
+// calmed starts the agent and waits until all that was written is old.
+func (g *ground) calmed(ctx context.Context) (a *agent, by string, err error) {
+	return g.started(ctx, g.calm)
+}
+
+func (g *ground) started(ctx context.Context, pause time.Duration) (a *agent, by string, err error) {
 	if a, err = g.startAgent(ctx); err != nil {
 		return nil, "", err
 	}
 	if by, err = a.method(ctx); err != nil {
 		return nil, "", err
 	}
-	return a, "by " + by, sleep(ctx, g.settle)
+	return a, "by " + by, sleep(ctx, pause)
 }
 
 // costs lets the agent and containerd's syncer be measured in turns, and returns

@@ -5,7 +5,8 @@ import "time"
 // scale is how large the loads are.
 type scale struct {
 	layers, files int           // of an ordinary node: layers, and files in each
-	settle        time.Duration // after the agent is ready, until its cost is taken: its containers were just made, and idle is what was not written to for a minute
+	settle        time.Duration // after the agent is ready, until its cost is taken
+	calm          time.Duration // the same on an idle node: its layers were just made, and idle is what was not written to for a minute
 	window        time.Duration // over which a cost is taken
 	rounds        int           // how often ours and the peer's take turns
 	period        time.Duration // containerd's pace
@@ -36,7 +37,7 @@ type scale struct {
 
 func full() scale {
 	return scale{
-		layers: 110, files: 2000, settle: 90 * time.Second, window: 20 * time.Second, rounds: 3, period: 10 * time.Second,
+		layers: 110, files: 2000, settle: 10 * time.Second, calm: 80 * time.Second, window: 20 * time.Second, rounds: 3, period: 10 * time.Second,
 		growing: 5, rate: 1 << 20, watching: 40 * time.Second, rest: 5 * time.Second,
 		churning: 10, passes: 300,
 		walked: 200_000, walks: 7,
@@ -51,7 +52,7 @@ func full() scale {
 // tiny is as large as a test of the bench itself needs.
 func tiny() scale {
 	return scale{
-		layers: 3, files: 20, settle: 100 * time.Millisecond, window: 300 * time.Millisecond, rounds: 1, period: 100 * time.Millisecond,
+		layers: 3, files: 20, settle: 100 * time.Millisecond, calm: 100 * time.Millisecond, window: 300 * time.Millisecond, rounds: 1, period: 100 * time.Millisecond,
 		growing: 1, rate: 1 << 20, watching: 2500 * time.Millisecond, rest: 2500 * time.Millisecond,
 		churning: 3, passes: 6,
 		walked: 500, walks: 1,
