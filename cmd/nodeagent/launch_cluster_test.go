@@ -322,6 +322,23 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role-")
 	a.eventually(30*time.Second, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 
+	// A node that is gone for good holds nothing up: it counts no more.
+	a.do(sleeper(url, digest, "four", update), "apply", "-f", "-")
+	a.eventually(60*time.Second, "both nodes run the fourth", func() bool {
+		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
+	})
+	nodes["node-b"].kill()
+	a.do("", "delete", "node", "node-b")
+	a.do(sleeper(url, digest, "five", update), "apply", "-f", "-")
+	a.eventually(60*time.Second, "the node that is left runs the fifth, and nobody waits for the other", func() bool {
+		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated} {.status.message}") == "1 1 1"
+	})
+	a.do(fmt.Sprintf(nodeObject, "node-b"), "create", "-f", "-")
+	nodes["node-b"] = a.node("node-b", program, roots["node-b"])
+	a.eventually(60*time.Second, "it is back and counts", func() bool {
+		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
+	})
+
 	a.do("", "delete", "binary", "sleeper")
 	for name, n := range nodes {
 		a.eventually(30*time.Second, name+" has forgotten it", func() bool { return len(n.parts.supervisor.Instances()) == 0 })

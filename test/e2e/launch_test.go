@@ -88,10 +88,7 @@ func (s *story) outlivesItsAgents() {
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	for _, node := range nodes {
-		pid, err := s.AgentPID(s.ctx, node)
-		s.must(err)
-		_, err = s.Lab(s.ctx, "exec", node, "--", "kill", "-9", fmt.Sprint(pid))
-		s.must(err)
+		s.killAgent(node)
 	}
 	s.sameProcesses(before, "SIGKILL of the agents")
 	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "rollout", "restart", "daemonset/nodeagent")
@@ -211,22 +208,33 @@ func (s *story) comesAgainAfterReboot() {
 	}
 }
 
-// leavesNothing deletes the Binary and looks on each node for what is left: of
-// what was launched there is nothing but the store's copy of what was fetched,
-// which is a cache.
-func (s *story) leavesNothing() {
-	s.t.Helper()
-	s.deleteBinaries()
-	nodes, err := s.Nodes(s.ctx)
-	s.must(err)
-	const look = `pgrep -x node_exporter
+// traces are what of an exporter can be found on a node. The store's copy of
+// what was fetched is a cache, and none.
+const traces = `pgrep -x node_exporter
 cat /proc/[0-9]*/mounts | grep -E '/var/lib/nodeagent/(sandboxes|store)'
 find /var/lib/nodeagent/sandboxes /var/lib/nodeagent/units /run/nodeagent/tasks -mindepth 1 -name '*node-exporter*'
 find /sys/fs/cgroup -type d -name 'node-exporter*' -path "*/$(hostname)/*"
 true`
+
+// leavesNothing deletes the Binary and looks on each node for what is left. The
+// same look finds of each kind something before.
+func (s *story) leavesNothing() {
+	s.t.Helper()
+	nodes, err := s.Nodes(s.ctx)
+	s.must(err)
+	for _, node := range nodes {
+		out, err := s.Lab(s.ctx, "exec", node, "--", "sh", "-c", traces)
+		s.must(err)
+		for _, kind := range []string{"overlay /", "/var/lib/nodeagent/sandboxes/", "/var/lib/nodeagent/units/", "/run/nodeagent/tasks/", "/sys/fs/cgroup/"} {
+			if !strings.Contains(out, kind) {
+				s.t.Errorf("while it runs on %s nothing with %q is found:\n%s", node, kind, out)
+			}
+		}
+	}
+	s.deleteBinaries()
 	for _, node := range nodes {
 		s.must(cluster.Until(s.ctx, "nothing is left on "+node, func(ctx context.Context) (bool, error) {
-			out, err := s.Lab(ctx, "exec", node, "--", "sh", "-c", look)
+			out, err := s.Lab(ctx, "exec", node, "--", "sh", "-c", traces)
 			if left := strings.TrimSpace(out); left != "" {
 				return false, fmt.Errorf("left on %s:\n%s", node, left)
 			}

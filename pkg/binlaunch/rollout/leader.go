@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
@@ -30,7 +31,14 @@ type Leader struct {
 	Node      string // who we are
 	Log       *slog.Logger
 	Every     time.Duration // between two looks while something moves; 2 s when 0
+
+	nodes  map[string]bool // the cluster's, as they were when last listed
+	listed time.Time
 }
+
+// nodesEvery is how old the list of nodes may be: one that is gone for good
+// holds an update up for so long.
+const nodesEvery = 10 * time.Second
 
 // The times of the Lease: another leads half a minute after one has died, and
 // each of the others asks for it every ten seconds.
@@ -106,8 +114,14 @@ func (l *Leader) Round(ctx context.Context) error {
 	if err := l.Client.List(ctx, &instances, cached); err != nil {
 		return fmt.Errorf("cannot list BinaryInstances: %w", err)
 	}
+	if err := l.listNodes(ctx, cached); err != nil {
+		return err
+	}
 	nodes := map[string][]Node{}
 	for i := range instances.Items {
+		if !l.nodes[instances.Items[i].Spec.Node] {
+			continue // nobody is there to exchange anything
+		}
 		b := instances.Items[i].Spec.Binary
 		nodes[b] = append(nodes[b], nodeOf(&instances.Items[i]))
 	}
@@ -115,6 +129,23 @@ func (l *Leader) Round(ctx context.Context) error {
 		if err := l.write(ctx, &binaries.Items[i], nodes[binaries.Items[i].Name]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// listNodes asks for names alone.
+func (l *Leader) listNodes(ctx context.Context, cached *client.ListOptions) error {
+	if time.Since(l.listed) < nodesEvery {
+		return nil
+	}
+	all := &metav1.PartialObjectMetadataList{}
+	all.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := l.Client.List(ctx, all, cached); err != nil {
+		return fmt.Errorf("cannot list nodes: %w", err)
+	}
+	l.nodes, l.listed = make(map[string]bool, len(all.Items)), time.Now()
+	for _, n := range all.Items {
+		l.nodes[n.Name] = true
 	}
 	return nil
 }
