@@ -81,6 +81,14 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	for _, i := range c.s.Instances() {
+		stats, _ := i.Stats()
+		c.tell(ch, i, stats)
+	}
+}
+
+// tell is what one Binary's metrics say.
+func (c *Collector) tell(ch chan<- prometheus.Metric, i Instance, stats Stats) {
 	last := len(c.table) - moreMetrics - 1
 	send := func(at int, v float64, labels ...string) {
 		kind := prometheus.GaugeValue
@@ -89,24 +97,21 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(c.descs[at], kind, v, labels...)
 	}
-	for _, i := range c.s.Instances() {
-		stats, _ := i.Stats()
-		for at, m := range c.table {
-			if m.value == nil {
-				continue
-			}
-			if v := m.value(i, stats); v != nil {
-				send(at, *v, i.Name)
-			}
+	for at, m := range c.table {
+		if m.value == nil {
+			continue
 		}
-		send(last+stateMetric, 1, i.Name, string(i.Status.State))
-		for phase, d := range i.Status.Phases {
-			send(last+launchMetric, d.Seconds(), i.Name, phase)
+		if v := m.value(i, stats); v != nil {
+			send(at, *v, i.Name)
 		}
-		for resource, d := range map[string]*time.Duration{"cpu": stats.CPUStall, "memory": stats.MemoryStall, "io": stats.IOStall} {
-			if d != nil {
-				send(last+pressureMetric, d.Seconds(), i.Name, resource)
-			}
+	}
+	send(last+stateMetric, 1, i.Name, string(i.Status.State))
+	for phase, d := range i.Status.Phases {
+		send(last+launchMetric, d.Seconds(), i.Name, phase)
+	}
+	for resource, d := range map[string]*time.Duration{"cpu": stats.CPUStall, "memory": stats.MemoryStall, "io": stats.IOStall} {
+		if d != nil {
+			send(last+pressureMetric, d.Seconds(), i.Name, resource)
 		}
 	}
 }
