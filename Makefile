@@ -158,7 +158,7 @@ bench-idle: up ## what the agent costs on a node with 20 idle pods
 
 .PHONY: bench-launch
 bench-launch: parts bin/keeper ## launches side by side with runc, crun, podman, ctr and a bare fork and exec
-	go build -o bin/bench-launch ./bench/launch
+	CGO_ENABLED=0 go build -o bin/bench-launch ./bench/launch
 	eval "$$($(LAB) test-env)" && BENCH_PEERS="$$($(LAB) fetch launch-peers)" bin/bench-launch -results bench/results/launch.json -readme bench/README.md
 
 .PHONY: bench-forecast

@@ -12,21 +12,25 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/bench/report"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/binary"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 )
 
 func main() {
+	fetch.ChildMain() // this program is what fetches, too
 	out := flag.String("results", "", "write the rows as JSON")
 	readme := flag.String("readme", "", "show the rows in this file")
 	rounds := flag.Int("rounds", 100, "warm launches of each")
 	many := flag.Int("many", 1000, "launches and stops, 16 at once")
 	running := flag.Int("running", 500, "tasks that run while idle use is measured")
-	idle := flag.Duration("idle", 20*time.Second, "how long idle use is measured")
+	cold := flag.Int("cold", 20, "launches from a URL")
+	calm := flag.Duration("calm", 90*time.Second, "from the last start until idle use is measured: a keeper looks at a folder that rests less and less often, down to once a minute")
+	idle := flag.Duration("idle", time.Minute, "how long idle use is measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	rows, err := measure(ctx, *rounds, *many, *running, *idle)
+	rows, err := measure(ctx, *rounds, *cold, *many, *running, *calm, *idle)
 	fmt.Print(report.Table(rows))
 	if err == nil {
 		err = write(*out, *readme, rows)
@@ -49,7 +53,7 @@ func write(path, readme string, rows []report.Row) error {
 	return nil
 }
 
-func measure(ctx context.Context, rounds, many, running int, idle time.Duration) (rows []report.Row, err error) {
+func measure(ctx context.Context, rounds, cold, many, running int, calm, idle time.Duration) (rows []report.Row, err error) {
 	keeper, err := binary.Open()
 	if err != nil {
 		return nil, err
@@ -77,8 +81,9 @@ func measure(ctx context.Context, rounds, many, running int, idle time.Duration)
 	}
 	for _, part := range []func(context.Context) ([]report.Row, error){
 		func(ctx context.Context) ([]report.Row, error) { return b.warm(ctx, rounds) },
+		func(ctx context.Context) ([]report.Row, error) { return b.cold(ctx, cold) },
 		func(ctx context.Context) ([]report.Row, error) { return b.many(ctx, many) },
-		func(ctx context.Context) ([]report.Row, error) { return b.resident(ctx, running, idle) },
+		func(ctx context.Context) ([]report.Row, error) { return b.resident(ctx, running, calm, idle) },
 	} {
 		more, err := part(ctx)
 		if err != nil {

@@ -139,7 +139,7 @@ func (b *bench) many(ctx context.Context, n int) ([]report.Row, error) {
 
 // resident measures what running tasks cost: the keepers' memory, the CPU of
 // agent and keepers while nothing happens, the next agent's start.
-func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]report.Row, error) {
+func (b *bench) resident(ctx context.Context, n int, calm, idle time.Duration) ([]report.Row, error) {
 	var mu sync.Mutex
 	var tasks []*sandbox.Task
 	g, gctx := errgroup.WithContext(ctx)
@@ -171,6 +171,9 @@ func (b *bench) resident(ctx context.Context, n int, idle time.Duration) ([]repo
 	}
 	rss, pss, err := memoryOf(keepers)
 	if err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, calm); err != nil {
 		return nil, err
 	}
 	share, err := idleShare(ctx, append(keepers, os.Getpid()), idle)
@@ -272,13 +275,20 @@ func idleShare(ctx context.Context, pids []int, span time.Duration) (float64, er
 		return 0, err
 	}
 	begun := time.Now()
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-time.After(span):
+	if err := wait(ctx, span); err != nil {
+		return 0, err
 	}
 	after, err := used()
 	return 100 * float64(after-before) / float64(time.Since(begun)), err
+}
+
+func wait(ctx context.Context, span time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(span):
+		return nil
+	}
 }
 
 // threads adds what all threads of a process have used.

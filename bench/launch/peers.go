@@ -41,7 +41,8 @@ func (b *bench) prepare() error {
 // findPeers takes those that the lab's cache has: runc and containerd in one
 // folder, Debian's crun and podman unpacked in another.
 func (b *bench) findPeers(root string) error {
-	if bin := os.Getenv("NODEAGENT_TEST_CONTAINERD_2"); bin != "" {
+	if dir := os.Getenv("NODEAGENT_TEST_CONTAINERD_2"); dir != "" {
+		bin := filepath.Join(dir, "bin")
 		if err := b.oci("runc", []string{filepath.Join(bin, "runc")}, nil, root); err != nil {
 			return err
 		}

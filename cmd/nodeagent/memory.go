@@ -33,6 +33,7 @@ func keepSmall(ctx context.Context, log *slog.Logger) error {
 		return nil
 	case <-time.After(startUp):
 	}
+	debug.FreeOSMemory() // the garbage of the first look at everything, too
 	if err := dropProgramPages(); err != nil {
 		log.Debug("the start's memory stays", "err", err)
 	}

@@ -55,12 +55,15 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 
 // describe says in the log's first line what this agent will do.
 func describe(cfg *v1alpha1.Config, o runOptions) string {
-	if o.standalone {
-		return "watching only, no Kubernetes API"
-	}
 	doing := fmt.Sprintf("watching, mode %s", cfg.Restart.Mode)
+	if o.standalone {
+		doing = "watching only, no Kubernetes API"
+	}
 	if o.reload {
 		doing += ", reloading"
+	}
+	if cfg.Launch.Enabled {
+		doing += ", launching"
 	}
 	return doing
 }

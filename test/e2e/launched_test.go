@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,6 +25,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/test/cluster"
+	"github.com/nodeagent/nodeagent/test/tarball"
 )
 
 // serveExporter offers Debian's node_exporter as its makers do, in a tar.gz with
@@ -37,21 +36,17 @@ func (s *story) serveExporter() (url, digest string) {
 	s.must(err)
 	program, err := os.ReadFile(filepath.Join(strings.TrimSpace(root), "usr/bin/prometheus-node-exporter"))
 	s.must(err)
-	var packed bytes.Buffer
-	zip := gzip.NewWriter(&packed)
-	archive := tar.NewWriter(zip)
-	s.must(archive.WriteHeader(&tar.Header{Name: "node_exporter-1.5.0/node_exporter", Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}))
-	_, err = archive.Write(program)
-	s.must(errors.Join(err, archive.Close(), zip.Close()))
+	packed, err := tarball.Pack("node_exporter-1.5.0", tarball.File{Name: "node_exporter", Content: program})
+	s.must(err)
 
 	l, err := (&net.ListenConfig{}).Listen(s.ctx, "tcp", s.address()+":0")
 	s.must(err)
 	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "node_exporter.tar.gz", time.Time{}, bytes.NewReader(packed.Bytes()))
+		http.ServeContent(w, r, "node_exporter.tar.gz", time.Time{}, bytes.NewReader(packed))
 	})}
 	go func() { _ = srv.Serve(l) }()
 	s.t.Cleanup(func() { _ = srv.Close() })
-	sum := sha256.Sum256(packed.Bytes())
+	sum := sha256.Sum256(packed)
 	return fmt.Sprintf("http://%s/node_exporter-1.5.0.linux-{{arch}}.tar.gz", l.Addr()), hex.EncodeToString(sum[:])
 }
 

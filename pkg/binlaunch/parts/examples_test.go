@@ -1,10 +1,7 @@
 package parts
 
 import (
-	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -22,6 +19,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/source"
+	"github.com/nodeagent/nodeagent/test/tarball"
 )
 
 // TestExamples plays each file of manifests/examples as it is, but for where its
@@ -111,44 +109,28 @@ func exampleArtifacts(t *testing.T) map[string][]byte {
 		}
 		return text
 	}
+	packed := func(files ...tarball.File) []byte {
+		archive, err := tarball.Pack("release-1.0", files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return archive
+	}
 	return map[string][]byte{
-		"node_exporter":     packed(t, "node_exporter", program("NODEAGENT_TEST_NODE_EXPORTER")),
-		"blackbox_exporter": packed(t, "blackbox_exporter", program("NODEAGENT_TEST_BLACKBOX_EXPORTER")),
+		"node_exporter":     packed(tarball.File{Name: "node_exporter", Content: program("NODEAGENT_TEST_NODE_EXPORTER")}),
+		"blackbox_exporter": packed(tarball.File{Name: "blackbox_exporter", Content: program("NODEAGENT_TEST_BLACKBOX_EXPORTER")}),
 		"blackbox.yml":      []byte("modules: {http_2xx: {prober: http}}\n"),
 		"heartbeat.sh":      []byte("while :; do echo beats; sleep 1; done\n"),
-		"app": packed(t, "bin/app", []byte("#!/bin/sh\necho $LEVEL by $(cat $1)\nexec sleep 1000\n"), "etc/app.conf",
-			[]byte("its own file\n")),
+		"app": packed(
+			tarball.File{Name: "bin/app", Content: []byte("#!/bin/sh\necho $LEVEL by $(cat $1)\nexec sleep 1000\n")},
+			tarball.File{Name: "etc/app.conf", Content: []byte("its own file\n")},
+		),
 	}
 }
 
 // says is what an example's task writes.
 func says(name string) string {
 	return map[string]string{"heartbeat": "beats", "with-config": "debug by its own file"}[name]
-}
-
-// packed is a tar.gz with a folder around its files: names and contents in turn.
-func packed(t *testing.T, name string, content []byte, more ...any) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	zip := gzip.NewWriter(&out)
-	archive := tar.NewWriter(zip)
-	add := func(name string, content []byte) {
-		err := archive.WriteHeader(&tar.Header{Name: "release-1.0/" + name, Mode: 0o755, Size: int64(len(content)), Typeflag: tar.TypeReg})
-		if err == nil {
-			_, err = archive.Write(content)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	add(name, content)
-	for i := 0; i+1 < len(more); i += 2 {
-		add(more[i].(string), more[i+1].([]byte))
-	}
-	if err := errors.Join(archive.Close(), zip.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
 }
 
 // hears waits until the task has written a line.
