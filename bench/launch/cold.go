@@ -33,7 +33,7 @@ func (b *bench) cold(ctx context.Context, rounds int) ([]report.Row, error) {
 		fmt.Println("left out: cold, as NODEAGENT_TEST_NODE_EXPORTER names no node_exporter (make bench-launch does)")
 		return nil, nil
 	}
-	content, err := os.ReadFile(program) //nolint:gosec // who runs the bench names it
+	content, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (b *bench) fromURL(ctx context.Context, url, digest string) (time.Duration,
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // tasks' users pass through it
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
 	self, err := os.Executable()
