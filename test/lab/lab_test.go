@@ -25,6 +25,7 @@ import (
 type testLab struct {
 	t      *testing.T
 	binary string
+	image  string          // the web app's archive
 	before map[string]bool // what is on the machine without a lab
 }
 
@@ -275,6 +276,7 @@ func TestLabTwoNodes(t *testing.T) {
 		{"a cut node is unreachable until healed", (*testLab).cutAndHeal},
 		{"a stopped node comes back with its disk", (*testLab).stopAndStart},
 		{"programs restart", (*testLab).restartPrograms},
+		{"a third node joins and works as the others", (*testLab).thirdNode},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			l.t = t
@@ -289,6 +291,7 @@ func (l *testLab) deployWeb() {
 	web := filepath.Join(l.t.TempDir(), "web")
 	l.goBuild(web, "./testdata/web")
 	archive := web + ".tar"
+	l.image = archive
 	if err := writeImage(archive, "docker.io/nodeagent-lab/web:v1", web); err != nil {
 		l.t.Fatal(err)
 	}
@@ -523,4 +526,35 @@ func (l *testLab) restartPrograms() {
 		l.t.Errorf("status with a stopped kubelet: %s", out)
 	}
 	l.ok("start", "kubelet", "1")
+}
+
+// thirdNode adds a node to a lab that runs: pods come onto it, and its Services
+// and those of the others reach each other.
+func (l *testLab) thirdNode() {
+	l.ok("up", "--nodes", "3")
+	l.ok("load", l.image, "--node", "3")
+	l.ok("kubectl", "scale", "deployment/web", "--replicas=6")
+	l.ok("kubectl", "rollout", "status", "deployment/web", "--timeout=60s")
+	on := map[string]int{}
+	for _, node := range strings.Fields(l.field("{.items[*].spec.nodeName}", "pods", "-l", "app=web")) {
+		on[node]++
+	}
+	if on["node-3"] == 0 || len(on) != 3 {
+		l.t.Errorf("pods per node: %v, want some on each of three", on)
+	}
+	address := l.field("{.spec.clusterIP}", "service", "web")
+	for _, node := range []string{"1", "2", "3"} {
+		answered := map[string]bool{}
+		l.eventually("pods of all three nodes answer on node-"+node, func() error {
+			host, err := l.try("exec", node, "--", "bash", "-c", "exec 3<>/dev/tcp/"+address+"/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; tail -n 1 <&3")
+			if err == nil {
+				answered[strings.TrimSpace(host)] = true
+			}
+			if len(answered) < 6 {
+				return fmt.Errorf("answered so far: %v, %v", answered, err)
+			}
+			return nil
+		})
+	}
+	l.ok("kubectl", "logs", "-l", "app=web", "--tail=1")
 }
