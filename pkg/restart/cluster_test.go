@@ -59,7 +59,7 @@ func startCluster(t *testing.T) *cluster {
 			"endpointslice-controller,replicationcontroller-controller,job-controller",
 		"--kube-api-qps=200", "--kube-api-burst=400")
 	c.kubectl("apply", "-f", "../../manifests/base/crds", "-f", "../../manifests/base/namespace.yaml", "-f", "../../manifests/base/fences.yaml")
-	c.kubectl("apply", "-n", "nodeagent", "-f", "../../manifests/base/rbac.yaml")
+	c.kubectl("apply", "-n", "nodeagent", "-f", "../../manifests/base/rbac.yaml", "-f", "../../manifests/overlays/launch/rbac.yaml")
 	c.kubectl("wait", "--for=condition=Established", "crd/restarts.nodeagent.dev", "--timeout=60s")
 	return c
 }

@@ -140,6 +140,12 @@ func (c *child) epitaph(err error) error {
 			Message: fmt.Sprintf("to unpack it takes more than the %s bytes of memory allowed", c.cmd.Args[1])}}
 	}
 	said, _, _ = strings.Cut(said, "\n")
+	if strings.Contains(said, "SIGSEGV") {
+		// Go's runtime does not always live to say that it found no memory. And
+		// what crashes the process once will do so again.
+		return &pullError{pull.Failure{Kind: pull.Refused,
+			Message: fmt.Sprintf("the process that unpacks it crashed (%s), as it may where it takes more than the %s bytes of memory allowed", said, c.cmd.Args[1])}}
+	}
 	if state := c.cmd.ProcessState; state != nil {
 		return fmt.Errorf("%w (%s; %s)", err, state, said)
 	}
