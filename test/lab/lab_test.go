@@ -551,7 +551,7 @@ func (l *testLab) thirdNode() {
 				answered[strings.TrimSpace(host)] = true
 			}
 			if len(answered) < 6 {
-				return fmt.Errorf("answered so far: %v, %v", answered, err)
+				return errors.Join(fmt.Errorf("answered so far: %v", answered), err)
 			}
 			return nil
 		})
