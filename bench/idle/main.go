@@ -27,17 +27,18 @@ const clockTick = 10 * time.Millisecond
 func main() {
 	lab := flag.String("lab", "bin/lab", "the lab program")
 	pods := flag.Int("pods", 20, "idle pods")
+	calm := flag.Duration("calm", 90*time.Second, "how long the pods rest before: idle is what was not written to for a minute")
 	span := flag.Duration("for", time.Minute, "how long to measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := measure(ctx, *lab, *pods, *span); err != nil {
+	if err := measure(ctx, *lab, *pods, *calm, *span); err != nil {
 		fmt.Fprintf(os.Stderr, "idle: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func measure(ctx context.Context, lab string, pods int, span time.Duration) error {
+func measure(ctx context.Context, lab string, pods int, calm, span time.Duration) error {
 	c, err := cluster.Connect(ctx, lab)
 	if err != nil {
 		return err
@@ -60,6 +61,11 @@ func measure(ctx context.Context, lab string, pods int, span time.Duration) erro
 	}
 	if _, err := c.UntilReady(ctx, ns, "idle", pods); err != nil {
 		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(calm):
 	}
 	pid, err := c.AgentPID(ctx, node)
 	if err != nil {

@@ -232,8 +232,11 @@ func TestHolderCutOff(t *testing.T) {
 	})
 	s.must(cluster.Until(s.ctx, "another agent took the Restart over", func(ctx context.Context) (bool, error) {
 		all, err := s.Restarts(ctx, s.namespace)
-		if err != nil || len(all) != 1 {
-			return false, fmt.Errorf("%d Restarts: %w", len(all), err)
+		if err != nil {
+			return false, err
+		}
+		if len(all) != 1 {
+			return false, fmt.Errorf("%d Restarts", len(all))
 		}
 		if all[0].Status.Holder == holder {
 			return false, fmt.Errorf("held by %s", holder)
