@@ -239,8 +239,8 @@ func storyHandStalled(t *testing.T, d *desk, ns string) {
 	pod := d.Pods(t, ns, "web")[0]
 	d.kubelet.Hold(ns, true)
 	// Longer than it waits for it the restart goes on, and is joined.
-	d.restart(t, "ann", ns, "pod/"+pod.Name, "--deadline=6s", "--timeout=2s").want(t, 4, "The restart goes on", "1 of 1 restarts not ended yet")
-	d.restart(t, "ann", ns, "pod/"+pod.Name).want(t, 3, "is being restarted already (Manual", "Stalled: Not complete after 6s", "1 of 1 restarts stalled or failed")
+	d.restart(t, "ann", ns, "pod/"+pod.Name, "--deadline=20s", "--timeout=2s").want(t, 4, "The restart goes on", "1 of 1 restarts not ended yet")
+	d.restart(t, "ann", ns, "pod/"+pod.Name).want(t, 3, "is being restarted already (Manual", "Stalled: Not complete after 20s", "1 of 1 restarts stalled or failed")
 	// Deleted by somebody meanwhile.
 	cmd := make(chan ran)
 	d.kubelet.Hold(ns, true)
@@ -312,7 +312,8 @@ func storyHandMany(t *testing.T, d *desk, ns string) {
 	d.barePod(t, ns, "one", nil)
 	d.barePod(t, ns, "never", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever })
 	d.restart(t, "ann", ns, "pod/one", "pod/never", "--timeout=2m").want(t, 2, "pod/one Succeeded", "pod/never Refused", "1 of 2 restarts refused")
-	pods := d.Pods(t, ns, "web")
+	d.deployment(t, ns, "twins", nil) // web's pods are just being replaced
+	pods := d.Pods(t, ns, "twins")
 	d.restart(t, "ann", ns, "pod/"+pods[0].Name, "pod/"+pods[1].Name, "--dry-run").want(t, 1, "belong to the same Deployment")
 }
 
