@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestExposition holds what /metrics tells: read by promtool, no series twice,
@@ -15,15 +17,14 @@ import (
 // the API (which is away), so that the metrics of restarts are there too.
 func TestExposition(t *testing.T) {
 	d := newContainerd(t)
-	for _, pod := range []string{"web-01", "web-02"} {
-		write(t, filepath.Join(d.addPod(t, pod, "web"), "debug.log"), 1<<20)
-	}
+	write(t, filepath.Join(d.addPod(t, "web-02", "web"), "debug.log"), 1<<20)
+	grow(t, filepath.Join(d.addPod(t, "web-01", "web"), "debug.log"))
 	a := startAgent(t, d, "--kubeconfig", deadAPI(t))
 	a.await("/readyz", "ready but for the pods", func(code int, body string) bool {
 		return code == http.StatusServiceUnavailable && body == "pods: this node's pods were not yet listed\n"
 	})
-	text := a.await("/metrics", "what the snapshotter keeps", func(_ int, body string) bool {
-		return strings.Contains(body, "\nnodeagent_filesystem_images_bytes{")
+	text := a.await("/metrics", "what the snapshotter keeps, and when a file that grows fills the disk", func(_ int, body string) bool {
+		return strings.Contains(body, "\nnodeagent_filesystem_images_bytes{") && strings.Contains(body, "\nnodeagent_container_disk_full_latest_seconds{")
 	})
 
 	promtool(t, text)
@@ -54,6 +55,39 @@ func TestExposition(t *testing.T) {
 		t.Errorf("the exposition is not %s; run this test with -update and read the difference\ngot:\n%s", golden, got)
 	}
 	listed(t, text)
+}
+
+// grow appends to a file until the test ends, 64 MiB at most.
+func grow(t *testing.T, path string) {
+	t.Helper()
+	write(t, path, 1<<20)
+	done := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		pause := time.NewTicker(200 * time.Millisecond)
+		defer pause.Stop()
+		for range 640 {
+			if err != nil {
+				break
+			}
+			select {
+			case <-done:
+				ended <- f.Close()
+				return
+			case <-pause.C:
+				_, err = f.Write(make([]byte, 100<<10))
+				err = errors.Join(err, f.Sync())
+			}
+		}
+		ended <- errors.Join(err, f.Close())
+	}()
+	t.Cleanup(func() {
+		close(done)
+		if err := <-ended; err != nil {
+			t.Errorf("cannot write %s: %v", path, err)
+		}
+	})
 }
 
 func promtool(t *testing.T, text string) {

@@ -161,7 +161,7 @@ func (w *Watcher) forget(id placeID) {
 	p := w.places[id]
 	delete(w.places, id)
 	delete(w.awake, p)
-	w.schedule.remove(p)
+	w.waiting(p).remove(p)
 	if m, remembers := w.opts.Meter.(interface{ Forget(upper string) }); remembers {
 		m.Forget(id.folder)
 	}

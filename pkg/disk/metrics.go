@@ -34,7 +34,7 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_bytes", "gauge", "bytes", containerLabels("part"), "Bytes allocated on disk by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
-		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit); +Inf when it does not grow."},
+		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit). There is no series while it does not grow."},
 		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the highest rate that the samples allow."},
 		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the lowest; within the horizon it makes an offender."},
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
@@ -154,9 +154,16 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 		return
 	}
 	put("nodeagent_container_disk_growth_bytes_per_second", x.growth, l...)
-	put("nodeagent_container_disk_full_seconds", seconds(x.until.Expected), with(string(x.bound))...)
-	put("nodeagent_container_disk_full_soonest_seconds", seconds(x.until.Soonest), with(string(x.bound))...)
-	put("nodeagent_container_disk_full_latest_seconds", seconds(x.until.Latest), with(string(x.bound))...)
+	// Most containers of a node do not grow: three series for each of them
+	// would be a quarter of all.
+	growing := func(name string, until time.Duration) {
+		if until != Never {
+			put(name, until.Seconds(), with(string(x.bound))...)
+		}
+	}
+	growing("nodeagent_container_disk_full_seconds", x.until.Expected)
+	growing("nodeagent_container_disk_full_soonest_seconds", x.until.Soonest)
+	growing("nodeagent_container_disk_full_latest_seconds", x.until.Latest)
 	offender := 0.0
 	if x.offender {
 		offender = 1

@@ -24,7 +24,7 @@ import (
 // forecast and verdict do not know that it slept.
 
 // restInterval is the longest time between two looks at a place that sleeps.
-const restInterval = 2 * time.Minute
+const restInterval = 5 * time.Minute
 
 // rest decides after a good look whether a place is left alone.
 func (w *Watcher) rest(p *place, still bool) {
@@ -89,8 +89,7 @@ func (w *Watcher) hear(now time.Time) {
 			}
 			p.woken, p.calm = true, false
 			if p.asleep {
-				w.wake(p)
-				w.schedule.move(p, now)
+				w.rouse(p, now)
 			}
 		}
 	})
@@ -102,9 +101,27 @@ func (w *Watcher) hear(now time.Time) {
 	for _, p := range w.places {
 		p.calm = false
 		if p.asleep {
-			w.wake(p)
-			w.schedule.move(p, now)
+			w.rouse(p, now)
 		}
+	}
+}
+
+// waiting is the schedule that a place is in while it waits for a look.
+func (w *Watcher) waiting(p *place) *schedule {
+	if p.asleep {
+		return &w.sleepers
+	}
+	return &w.schedule
+}
+
+// rouse wakes a place and has it looked at now, unless it just is.
+func (w *Watcher) rouse(p *place, now time.Time) {
+	waits := p.slot > 0
+	w.sleepers.remove(p)
+	w.wake(p)
+	if waits {
+		p.due = now
+		w.schedule.add(p)
 	}
 }
 

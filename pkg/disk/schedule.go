@@ -43,15 +43,6 @@ func (s *schedule) remove(p *place) {
 	}
 }
 
-// move gives a place that waits another time. One that does not is left to
-// whoever adds it.
-func (s *schedule) move(p *place, due time.Time) {
-	p.due = due
-	if p.slot > 0 {
-		heap.Fix(s, p.slot-1)
-	}
-}
-
 // due takes what is due out of it, the longest waiting first, and puts it
 // behind what is in the queue.
 func (s *schedule) due(now time.Time, queue []*place) []*place {

@@ -119,7 +119,8 @@ type Watcher struct {
 	scanning    time.Time      // when the scan that runs was started; zero: none does
 	unsupported map[string]int // by snapshotter
 	ready       bool
-	schedule    schedule
+	schedule    schedule  // of the places that are awake
+	sleepers    schedule  // of the others
 	listener    Listener  // nil: places do not sleep
 	heard       time.Time // until then it told of all that happened
 	spent       bool      // since intervals were set
@@ -258,6 +259,9 @@ func (w *Watcher) tick(ctx context.Context) {
 		w.list(now, w.opts.Containers(), storage)
 		w.hear(now)
 		w.scan(ctx, now)
+		w.mu.Lock()
+		w.queue = w.sleepers.due(now, w.queue) // all at once: each time the process wakes costs more than a look
+		w.mu.Unlock()
 	}
 	w.mu.Lock()
 	w.queue = w.schedule.due(now, w.queue)
@@ -303,27 +307,35 @@ func (w *Watcher) start(ctx context.Context) {
 			p.group.slow++
 		}
 		p.started, p.woken = time.Now(), false
-		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since})
+		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since}, p.asleep)
 	}
 	w.queue = rest
 }
 
 // measure runs on a goroutine of its own: the kernel may not come back from a
-// stuck file system. It touches nothing of the watcher.
-func (w *Watcher) measure(ctx context.Context, p *place, target Target) {
-	begun := time.Now()
+// stuck file system. It touches nothing of the watcher. A brief look is worth
+// no account of what its thread waited for.
+func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief bool) {
 	meter := w.opts.Meter
 	if target.Layer.Upper == "" {
 		meter = w.opts.Snapshots
 	}
-	goruntime.LockOSThread() // whose waiting is told
-	waited := waitedForCPU(w.opts.Proc)
-	look, err := meter.Measure(ctx, target)
-	took := time.Since(begun)
-	work := max(took-waitedForCPU(w.opts.Proc)+waited, took/100)
-	goruntime.UnlockOSThread()
+	begun := time.Now()
+	r := result{place: p}
+	if brief {
+		r.look, r.err = meter.Measure(ctx, target)
+		r.took = time.Since(begun)
+		r.work = r.took
+	} else {
+		goruntime.LockOSThread() // whose waiting is told
+		waited := waitedForCPU(w.opts.Proc)
+		r.look, r.err = meter.Measure(ctx, target)
+		r.took = time.Since(begun)
+		r.work = max(r.took-waitedForCPU(w.opts.Proc)+waited, r.took/100)
+		goruntime.UnlockOSThread()
+	}
 	select {
-	case w.done <- result{place: p, look: look, err: err, took: took, work: work}:
+	case w.done <- r:
 	case <-w.stop:
 	}
 }
@@ -364,7 +376,7 @@ func (w *Watcher) finish(r result) {
 		w.rest(p, r.look.Still)
 	}
 	if p.measured() {
-		w.schedule.add(p)
+		w.waiting(p).add(p)
 	}
 }
 
