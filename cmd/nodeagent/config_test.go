@@ -134,6 +134,7 @@ containerd: {socket: /c.sock, namespaces: [default, moby]}
 disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%}
 restart:
   mode: observe
+  onStall: rollback
   cooldown: 1s
   deadline: 10s
   excludeNamespaces: []
@@ -151,7 +152,7 @@ launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 4
 		Node:     "worker-7.example", HostRoot: "/host", Listen: "127.0.0.1:0", Socket: "/tmp/agent.sock",
 		Containerd: v1alpha1.ContainerdConfig{Socket: "/c.sock", Namespaces: []string{"default", "moby"}},
 		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%"},
-		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, Cooldown: metav1.Duration{Duration: time.Second},
+		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, OnStall: v1alpha1.OnStallRollback, Cooldown: metav1.Duration{Duration: time.Second},
 			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{},
 			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},
 			Windows: []v1alpha1.RestartWindow{{Start: "30 1 * * *", Duration: metav1.Duration{Duration: 2 * time.Hour}, TimeZone: "Asia/Tokyo"}}},
