@@ -60,6 +60,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"signed alerts", "notify: {receivers: [{name: a, kind: Alertmanager, url: 'http://h', keyFile: /k}]}", `notify.receivers[0].keyFile: Forbidden: only a Webhook's messages are signed`},
 		{"an unknown receiver", "notify: {default: [b]}", `notify.default[0]: Invalid value: "b": want the name of a receiver, or none`},
 		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "approve", "observe"`},
+		{"what to do about a stall", "restart: {onStall: undo}", `restart.onStall: Unsupported value: "undo": supported values: "leave", "rollback"`},
 		{"text for a list", "containerd: {namespaces: k8s.io}", `containerd.namespaces: Invalid value: "k8s.io": want a list`},
 		{"no namespace", "containerd: {namespaces: []}", `containerd.namespaces: Required value: want at least one, such as k8s.io`},
 		{"empty namespace", "containerd: {namespaces: [~]}", `containerd.namespaces[0]: Invalid value: null: want text such as "k8s.io"`},

@@ -80,8 +80,8 @@ func TestRollBack(t *testing.T) {
 		}, End, stalled, "Nothing more is done"},
 		{"pod by pod it is undone anyway", stampedWorld(KindDaemonSet, v1alpha1.PhaseRunning), func(w *World) {
 			onStall(v1alpha1.OnStallRollback)(w)
-			w.Pods = []corev1.Pod{testPod("web-new-0", "new-0", false)}
-		}, End, stalled, "not Ready. Nothing more is done"},
+			w.Trouble = "a budget says no"
+		}, End, stalled, "a budget says no. Nothing more is done"},
 
 		{"the template is written", rollingBack(KindDeployment), nil, RollBack, "", ""},
 		{"another node's is left", rollingBack(KindDeployment), func(w *World) { w.Restart.Status.Holder = nodeB }, Rest, "", ""},
