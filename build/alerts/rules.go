@@ -90,7 +90,7 @@ func restartRules() []Rule {
 		Name: "NodeagentRestartFailed", Severity: Warning,
 		When:    "a restart ended as Stalled or Failed in the last hour",
 		Summary: "A restart of a {{ $labels.kind }} by node " + node + " ended as {{ $labels.result }}.",
-		Description: "Its reason was {{ $labels.reason }}. Nothing more is done and nothing is rolled back: the workload may be half-way through a rollout, " +
+		Description: "Its reason was {{ $labels.reason }}. Nothing more is done: the workload may be half-way through a rollout, unless it chose to be rolled back, " +
 			"and what filled the disk goes on. `kubectl get restarts -A -o wide` names it and says what it waits for.",
 		Expr: rise(`nodeagent_restarts_total{result=~"Stalled|Failed"}`),
 	}, {

@@ -60,6 +60,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"signed alerts", "notify: {receivers: [{name: a, kind: Alertmanager, url: 'http://h', keyFile: /k}]}", `notify.receivers[0].keyFile: Forbidden: only a Webhook's messages are signed`},
 		{"an unknown receiver", "notify: {default: [b]}", `notify.default[0]: Invalid value: "b": want the name of a receiver, or none`},
 		{"mode", "restart: {mode: kill}", `restart.mode: Unsupported value: "kill": supported values: "act", "approve", "observe"`},
+		{"what to do about a stall", "restart: {onStall: undo}", `restart.onStall: Unsupported value: "undo": supported values: "leave", "rollback"`},
 		{"text for a list", "containerd: {namespaces: k8s.io}", `containerd.namespaces: Invalid value: "k8s.io": want a list`},
 		{"no namespace", "containerd: {namespaces: []}", `containerd.namespaces: Required value: want at least one, such as k8s.io`},
 		{"empty namespace", "containerd: {namespaces: [~]}", `containerd.namespaces[0]: Invalid value: null: want text such as "k8s.io"`},
@@ -134,6 +135,7 @@ containerd: {socket: /c.sock, namespaces: [default, moby]}
 disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%}
 restart:
   mode: observe
+  onStall: rollback
   cooldown: 1s
   deadline: 10s
   excludeNamespaces: []
@@ -151,7 +153,7 @@ launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 4
 		Node:     "worker-7.example", HostRoot: "/host", Listen: "127.0.0.1:0", Socket: "/tmp/agent.sock",
 		Containerd: v1alpha1.ContainerdConfig{Socket: "/c.sock", Namespaces: []string{"default", "moby"}},
 		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%"},
-		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, Cooldown: metav1.Duration{Duration: time.Second},
+		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, OnStall: v1alpha1.OnStallRollback, Cooldown: metav1.Duration{Duration: time.Second},
 			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{},
 			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},
 			Windows: []v1alpha1.RestartWindow{{Start: "30 1 * * *", Duration: metav1.Duration{Duration: 2 * time.Hour}, TimeZone: "Asia/Tokyo"}}},

@@ -55,6 +55,7 @@ func TestRestartByHand(t *testing.T) {
 		"bare-pod":      storyHandBarePod,
 		"one-pod":       storyHandOnePod,
 		"stalled":       storyHandStalled,
+		"rolled-back":   storyHandRolledBack,
 		"refused":       storyHandRefused,
 		"rehearsed":     storyHandRehearsed,
 		"only-restarts": storyHandOnlyRestarts,
@@ -253,6 +254,15 @@ func storyHandStalled(t *testing.T, d *desk, ns string) {
 	(<-cmd).want(t, 3, "its Restart was deleted")
 }
 
+func storyHandRolledBack(t *testing.T, d *desk, ns string) {
+	d.deployment(t, ns, "web", nil)
+	d.kubelet.Hold(ns, true)
+	d.restart(t, "ann", ns, "deploy/web", "--deadline=6s", "--on-stall=rollback").want(t, 3, "Stalled: Not complete after 6s", "It was rolled back")
+	if r := d.Restart(t, ns, "deployment-web"); r.Spec.OnStall != v1alpha1.OnStallRollback {
+		t.Errorf("spec %+v", r.Spec)
+	}
+}
+
 // What the agent refuses exits with 2, and so does the plan of it.
 func storyHandRefused(t *testing.T, d *desk, ns string) {
 	d.barePod(t, ns, "once", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever })
@@ -331,6 +341,7 @@ func storyHandWrong(t *testing.T, d *desk, ns string) {
 		{[]string{"deploy/web", "sts"}, "all have to be KIND/NAME"},
 		{[]string{"deploy/web", "--all"}, "not both"},
 		{[]string{"deploy/web", "--scope=pod"}, "scope pod wants a pod"},
+		{[]string{"deploy/web", "--on-stall=undo"}, "cannot use --on-stall=undo: want leave or rollback"},
 		{[]string{"deploy/web", "-o", "wide"}, "want json, yaml or name"},
 		{[]string{"deploy", "-l", "a in"}, "cannot read the selector"},
 		{[]string{"sts", "--all"}, "nothing found in namespace " + ns},
@@ -351,6 +362,7 @@ func storyHandCompletion(t *testing.T, d *desk, ns string) {
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy/w").want(t, 0, "deploy/web\n", ":4\n")
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "").want(t, 0, "web\n")
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "web", "--scope", "w").want(t, 0, "workload\n")
+	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "web", "--on-stall", "r").want(t, 0, "rollback\n")
 }
 
 // What kubectl shows of it: a person at 3 a.m. reads that.

@@ -63,7 +63,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	return &apiParts{
 		client: c, pods: pods, owners: owners, leads: leads, log: log,
 		options: restart.Options{
-			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode),
+			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode), OnStall: cfg.Restart.OnStall,
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
 			Cooldown:           cfg.Restart.Cooldown.Duration,
 			Deadline:           cfg.Restart.Deadline.Duration,

@@ -107,6 +107,13 @@ func stories() map[string]story {
 		"windows":            storyWindows,
 		"ineffective":        storyIneffective,
 		"deleted-midway":     storyDeletedMidway,
+
+		"rolled-back":           storyRolledBack,
+		"not-rolled-back":       storyNotRolledBack,
+		"rolled-back-changed":   storyRolledBackChanged,
+		"rolled-back-sets":      storyRolledBackSets,
+		"rolled-back-elsewhere": storyRolledBackElsewhere,
+		"rollback-denied":       storyRollBackDenied,
 	}
 }
 

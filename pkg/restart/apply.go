@@ -17,7 +17,9 @@ import (
 func (c *Controller) apply(ctx context.Context, w World, s Step) error {
 	switch s.Action {
 	case Stamp:
-		return c.stampTemplate(ctx, w)
+		return c.stampTemplate(ctx, w, stamp(w.Restart))
+	case RollBack:
+		return c.stampTemplate(ctx, w, w.Restart.Status.Template.RestartedAt)
 	case Evict:
 		return c.evict(ctx, w, s)
 	case Release, Withdraw, Restore:
@@ -34,13 +36,12 @@ func (c *Controller) apply(ctx context.Context, w World, s Step) error {
 	return nil
 }
 
-func (c *Controller) stampTemplate(ctx context.Context, w World) error {
-	o := w.Target.object()
-	patch, err := stampPatch(o, stamp(w.Restart))
+func (c *Controller) stampTemplate(ctx context.Context, w World, value string) error {
+	patch, err := stampPatch(w.Target, value)
 	if err != nil {
 		return err
 	}
-	into := o.DeepCopyObject().(client.Object)
+	into := w.Target.object().DeepCopyObject().(client.Object)
 	if err := c.client.Patch(ctx, into, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return fmt.Errorf("cannot patch the pod template of %s: %w", describe(w.Restart.Spec.Target), err)
 	}

@@ -29,6 +29,7 @@ type Wish struct {
 	Message       string // the reason in a sentence for a person
 	AllowDowntime bool
 	Deadline      time.Duration // 0: the agent's
+	OnStall       v1alpha1.OnStall
 	Annotations   map[string]string
 }
 
@@ -45,7 +46,7 @@ func (w Wish) Restart(now time.Time) *v1alpha1.Restart {
 func (w Wish) writeInto(r *v1alpha1.Restart, now time.Time) {
 	r.Spec = v1alpha1.RestartSpec{
 		Target: w.Target, Scope: w.Scope, Pod: w.Pod, PodUID: w.PodUID, Node: w.Node,
-		Reason: w.Reason, Message: cut(w.Message, maxMessage), AllowDowntime: w.AllowDowntime,
+		Reason: w.Reason, Message: cut(w.Message, maxMessage), AllowDowntime: w.AllowDowntime, OnStall: w.OnStall,
 		RequestedAt: metav1.NewMicroTime(now),
 	}
 	if w.Deadline > 0 {

@@ -143,38 +143,51 @@ func urgent(r *v1alpha1.Restart, within time.Duration, now time.Time) bool {
 	return r.Spec.FullAt != nil && within > 0 && r.Spec.FullAt.Sub(now) <= within
 }
 
-// mode is what the workload says, before that what its namespace says, and
+// modeOf is what the workload says, before that what its namespace says, and
 // before that the configuration; and who said it.
-func modeOf(configured Mode, namespace string, ofNamespace map[string]string, workload string, ofWorkload map[string]string) (Mode, string) {
-	mode, said := configured, fmt.Sprintf("restart.mode is %s", configured)
-	for _, by := range []struct {
-		name        string
-		annotations map[string]string
-	}{{"namespace " + namespace, ofNamespace}, {workload, ofWorkload}} {
-		value, ok := by.annotations[v1alpha1.AnnotationRestart]
-		if !ok {
-			continue
-		}
-		mode, said = Mode(value), fmt.Sprintf("the annotation %s of %s is %s", v1alpha1.AnnotationRestart, by.name, value)
-		switch mode {
-		case ModeAct, ModeApprove, ModeObserve, ModeNever:
-		default:
-			mode, said = ModeNever, said+", which is none of act, approve, observe and never"
-		}
+func modeOf(configured Mode, n notes) (Mode, string) {
+	value, said, ok := n.of(v1alpha1.AnnotationRestart)
+	if !ok {
+		return configured, fmt.Sprintf("restart.mode is %s", configured)
 	}
-	return mode, said
+	switch mode := Mode(value); mode {
+	case ModeAct, ModeApprove, ModeObserve, ModeNever:
+		return mode, said
+	}
+	return ModeNever, said + ", which is none of act, approve, observe and never"
 }
 
-// mode reads the annotations.
-func (l *looker) mode(ctx context.Context, w *World) error {
+// notes are the annotations by which people say what becomes of a workload.
+type notes struct {
+	namespace, workload     string // as a person calls them
+	ofNamespace, ofWorkload map[string]string
+}
+
+// of is what the workload's annotation says, or else its namespace's.
+func (n notes) of(key string) (value, said string, ok bool) {
+	value, ok = n.ofWorkload[key]
+	by := n.workload
+	if !ok {
+		value, ok = n.ofNamespace[key]
+		by = n.namespace
+	}
+	return value, fmt.Sprintf("the annotation %s of %s is %s", key, by, value), ok
+}
+
+// choices reads what people and the configuration say.
+func (l *looker) choices(ctx context.Context, w *World) error {
 	var namespace corev1.Namespace
 	if err := l.client.Get(ctx, client.ObjectKey{Name: w.Restart.Namespace}, &namespace); err != nil {
 		return fmt.Errorf("cannot read namespace %s: %w", w.Restart.Namespace, err)
 	}
-	var annotations map[string]string
-	if w.Target != nil {
-		annotations = w.Target.object().GetAnnotations()
+	n := notes{
+		namespace: "namespace " + namespace.Name, ofNamespace: namespace.Annotations,
+		workload: describe(w.Restart.Spec.Target),
 	}
-	w.Mode, w.ModeSaid = modeOf(l.options.Mode, namespace.Name, namespace.Annotations, describe(w.Restart.Spec.Target), annotations)
+	if w.Target != nil {
+		n.ofWorkload = w.Target.object().GetAnnotations()
+	}
+	w.Mode, w.ModeSaid = modeOf(l.options.Mode, n)
+	w.OnStall, w.OnStallSaid = onStallOf(w.Restart.Spec.OnStall, l.options.OnStall, n)
 	return nil
 }

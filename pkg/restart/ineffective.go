@@ -20,10 +20,13 @@ const (
 func succeeded(w World) Step {
 	said := success(w)
 	if why := helpless(w); why != "" {
-		return end(v1alpha1.PhaseIneffective, said+" "+why+" No more automatic restarts of it until somebody clears that: kubectl delete restart -n "+
-			w.Restart.Namespace+" "+w.Restart.Name)
+		return end(v1alpha1.PhaseIneffective, said+" "+why+noMore(w.Restart))
 	}
 	return end(v1alpha1.PhaseSucceeded, said)
+}
+
+func noMore(r *v1alpha1.Restart) string {
+	return " No more automatic restarts of it until somebody clears that: kubectl delete restart -n " + r.Namespace + " " + r.Name
 }
 
 // helpless says why a restart did not help, if so.
@@ -37,7 +40,18 @@ func helpless(w World) string {
 	if written := w.Written[r.Spec.PodUID]; r.Spec.PodUID != "" && written.Bytes > 0 && written.Held && w.held() == len(r.Status.OldPods) {
 		return "It freed nothing."
 	}
-	if n := 1 + recentlySucceeded(r.Status.History, r.Spec, w.Now); n >= enough {
+	return tooMany(w)
+}
+
+// tooMany says that a restart for a filling disk was one too many in a day, if
+// so. One that stalled counts: where it was rolled back the workload is as it
+// was, and would be restarted in vain for ever.
+func tooMany(w World) string {
+	r := w.Restart
+	if !automatic(r) || r.Spec.Reason != v1alpha1.ReasonDiskFill {
+		return ""
+	}
+	if n := 1 + recent(r.Status.History, r.Spec, w.Now); n >= enough {
 		return fmt.Sprintf("It was the %s within %s.", ordinalOf(n), hours(enoughSpan))
 	}
 	return ""
@@ -52,16 +66,18 @@ func ordinalOf(n int) string {
 	return fmt.Sprintf("%dth", n)
 }
 
-// recentlySucceeded counts the automatic restarts for the same reason since the
-// last one that a person made. With scope Pod those on the same node count.
-func recentlySucceeded(history []v1alpha1.RestartRecord, spec v1alpha1.RestartSpec, now time.Time) int {
+// recent counts the automatic restarts for the same reason, to a good end or a
+// stall, since the last one that a person made. With scope Pod those on the
+// same node count.
+func recent(history []v1alpha1.RestartRecord, spec v1alpha1.RestartSpec, now time.Time) int {
 	n := 0
 	for _, past := range history {
 		switch {
 		case !repeats(past, spec):
 		case past.Reason == v1alpha1.ReasonManual:
 			return n
-		case past.Reason == spec.Reason && past.Phase == v1alpha1.PhaseSucceeded && past.Finished != nil && now.Sub(past.Finished.Time) < enoughSpan:
+		case past.Reason != spec.Reason || past.Finished == nil || now.Sub(past.Finished.Time) >= enoughSpan:
+		case past.Phase == v1alpha1.PhaseSucceeded || past.Phase == v1alpha1.PhaseStalled:
 			n++
 		}
 	}
@@ -69,13 +85,17 @@ func recentlySucceeded(history []v1alpha1.RestartRecord, spec v1alpha1.RestartSp
 }
 
 // ineffective tells whether the last restart that this one would repeat did
-// not help. A person's own restart since then clears that.
+// not help: it says so itself, or it stalled and was one too many. A person's
+// own restart since then clears that.
 func ineffective(history []v1alpha1.RestartRecord, want v1alpha1.RestartSpec) bool {
-	for _, past := range history {
+	for i, past := range history {
 		switch {
 		case !repeats(past, want) || past.Phase == v1alpha1.PhaseRefused || past.Phase == v1alpha1.PhaseObserved:
 		case past.Phase == v1alpha1.PhaseIneffective:
 			return true
+		case past.Phase == v1alpha1.PhaseStalled && past.Reason == v1alpha1.ReasonDiskFill && past.Finished != nil:
+			same := v1alpha1.RestartSpec{Reason: past.Reason, Scope: want.Scope, Node: past.Node}
+			return recent(history[i:], same, past.Finished.Time) >= enough
 		default:
 			return false
 		}

@@ -22,6 +22,7 @@ type kubelet struct {
 	mu     sync.Mutex
 	nodes  map[string][]string // by namespace
 	held   map[string]bool     // namespaces in which no pod becomes Ready
+	fails  map[string]bool     // namespaces in which none of today's restarts becomes Ready
 	layers map[string]bool     // uids of pods whose layers are there
 
 	addresses int // given to pods so far
@@ -30,7 +31,7 @@ type kubelet struct {
 const podBytes = 5 << 20
 
 func startKubelet(t *testing.T, c *cluster) *kubelet {
-	k := &kubelet{client: c.admin, nodes: map[string][]string{}, held: map[string]bool{}, layers: map[string]bool{}}
+	k := &kubelet{client: c.admin, nodes: map[string][]string{}, held: map[string]bool{}, fails: map[string]bool{}, layers: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { k.run(ctx) })
@@ -60,6 +61,26 @@ func (k *kubelet) hold(namespace string, on bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.held[namespace] = on
+}
+
+// fail keeps the pods that a restart made from becoming Ready, and no other:
+// something is broken that those from before do not need. mend ends that.
+func (k *kubelet) fail(namespace string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fails[namespace] = true
+}
+
+func (k *kubelet) mend(namespace string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.fails, namespace)
+}
+
+// broken tells whether a pod was made by a restart while those fail.
+func (k *kubelet) broken(pod *corev1.Pod) bool {
+	at, err := time.Parse(time.RFC3339, pod.Annotations[restartedAt])
+	return k.fails[pod.Namespace] && err == nil && time.Since(at) < time.Hour
 }
 
 // PodBytes implements Layers.
@@ -109,7 +130,7 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 		if k.client.SubResource("binding").Create(ctx, pod.DeepCopy(), binding) == nil {
 			pod.Spec.NodeName = node
 		}
-	case !ready(pod) && !k.held[pod.Namespace]:
+	case !ready(pod) && !k.held[pod.Namespace] && !k.broken(pod):
 		k.layers[string(pod.UID)] = true
 		k.addresses++
 		pod.Status = runningStatus(pod, fmt.Sprintf("10.1.%d.%d", k.addresses/250, k.addresses%250+1))

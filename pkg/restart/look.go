@@ -106,10 +106,12 @@ func (l *looker) around(ctx context.Context, w *World) error {
 		}
 	}
 	w.Fence = l.fence(w)
-	if fresh(r) || queued(r) {
-		if err := l.mode(ctx, w); err != nil {
+	if fresh(r) || queued(r) || r.Status.Phase == v1alpha1.PhaseRunning && w.overdue() && w.method() == v1alpha1.MethodTemplate {
+		if err := l.choices(ctx, w); err != nil {
 			return err
 		}
+	}
+	if fresh(r) || queued(r) {
 		if err := l.room(ctx, w); err != nil {
 			return err
 		}
@@ -119,7 +121,11 @@ func (l *looker) around(ctx context.Context, w *World) error {
 			return err
 		}
 	}
-	if w.Target != nil && r.Status.Phase != v1alpha1.PhaseRunning && r.Status.Phase != v1alpha1.PhaseVerifying {
+	switch r.Status.Phase {
+	case v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack:
+		return nil
+	}
+	if w.Target != nil {
 		return l.claims(ctx, w)
 	}
 	return nil

@@ -33,6 +33,7 @@ const (
 	Withdraw Action = "Withdraw" // take the labels off a pod by which Services select it
 	Restore  Action = "Restore"  // give a pod back the labels that were taken off it
 	Hand     Action = "Hand"     // hand the Restart on to the agent of the pod's node
+	RollBack Action = "RollBack" // write the pod template as it was before Stamp
 )
 
 // Step is the one thing to do next.
@@ -41,6 +42,7 @@ type Step struct {
 	Phase    v1alpha1.Phase // after Begin, Report and End
 	Message  string         // how it stands, in a sentence
 	Replaced bool           // the new pods are Ready and the old ones gone
+	Stalled  string         // why, where it is rolled back from here on
 	Pod      v1alpha1.PodReference
 	Again    time.Duration // after Wait: until the next look
 }
@@ -59,9 +61,11 @@ const (
 //
 //	(asked for) ──Queue──→ Approval, Pending ──Admit──┐
 //	(asked for) ──Admit───────────────────────────────┴──Begin──→ Pending ──Stamp, Evict, Release or Copy──→ Running ──→ Verifying ──→ Succeeded
-//	     └─→ Refused, Observed, Failed  └─→ Refused, Failed, Stalled                └────────────┴─→ Stalled, Failed, Ineffective
+//	     └─→ Refused, Observed, Failed  └─→ Refused, Failed, Stalled                ├────────────┴─→ Stalled, Failed, Ineffective
+//	                                                                                └─→ RollingBack ──RollBack──→ Stalled, Failed
 //
-// What follows in Running, pod by pod, stands in podbypod.go.
+// What follows in Running, pod by pod, stands in podbypod.go; what follows in
+// RollingBack in rollback.go.
 func Next(w World) Step {
 	s := next(w)
 	switch s.Action {
@@ -95,6 +99,8 @@ func next(w World) Step {
 		return follow(w)
 	case v1alpha1.PhaseVerifying:
 		return verify(w)
+	case v1alpha1.PhaseRollingBack:
+		return rollBack(w)
 	}
 	return Step{Action: Rest}
 }
@@ -113,7 +119,11 @@ func mine(r *v1alpha1.Restart, node string) bool {
 // known are the phases that Next goes on from. One that a later version wrote
 // is left to that version.
 func known(p v1alpha1.Phase) bool {
-	return p == v1alpha1.PhaseApproval || p == v1alpha1.PhasePending || p == v1alpha1.PhaseRunning || p == v1alpha1.PhaseVerifying
+	switch p {
+	case v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack:
+		return true
+	}
+	return false
 }
 
 func end(phase v1alpha1.Phase, message string) Step {
@@ -256,11 +266,17 @@ func changed(name string) string {
 
 // waitOn waits for what the sentence tells, until the deadline.
 func waitOn(w World, sentence string) Step {
-	status := w.Restart.Status
-	replaced := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReplaced) != nil
+	replaced := meta.FindStatusCondition(w.Restart.Status.Conditions, v1alpha1.ConditionReplaced) != nil
 	if w.overdue() && !replaced {
 		return stalled(w)
 	}
+	return goOnWaiting(w, sentence)
+}
+
+// goOnWaiting looks again in a moment, and says now and then that the holder is
+// alive.
+func goOnWaiting(w World, sentence string) Step {
+	status := w.Restart.Status
 	if status.Renewed == nil || !w.Now.Before(status.Renewed.Add(renewEvery)) {
 		return report(status.Phase, sentence)
 	}
@@ -281,6 +297,9 @@ func stalled(w World) Step {
 	if !strings.HasPrefix(said, stallPrefix) {
 		said = fmt.Sprintf("%s %s. %s", stallPrefix, deadline(w.Restart), stallReason(w))
 	}
+	if rollsBack(w) {
+		return Step{Action: Report, Phase: v1alpha1.PhaseRollingBack, Stalled: said, Message: said + " It is rolled back: " + w.OnStallSaid + "."}
+	}
 	if s, left := undo(w); left {
 		if said != w.Restart.Status.Message {
 			// The reason goes with what is undone, so it is written down first.
@@ -288,7 +307,15 @@ func stalled(w World) Step {
 		}
 		return s
 	}
-	return end(v1alpha1.PhaseStalled, said+" Nothing more is done; old pods that are left keep serving.")
+	return endStalled(w, said+notRolledBack(w)+" Nothing more is done; old pods that are left keep serving.")
+}
+
+// endStalled says as well when it was one restart too many.
+func endStalled(w World, said string) Step {
+	if why := tooMany(w); why != "" {
+		said += " " + why + noMore(w.Restart)
+	}
+	return end(v1alpha1.PhaseStalled, said)
 }
 
 const stallPrefix = "Not complete after"

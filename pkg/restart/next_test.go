@@ -18,7 +18,6 @@ func TestNext(t *testing.T) {
 		succeeded, stalled          = v1alpha1.PhaseSucceeded, v1alpha1.PhaseStalled
 		failed, refused             = v1alpha1.PhaseFailed, v1alpha1.PhaseRefused
 	)
-	late := func(w *World) { w.Now = noon().Add(11 * time.Minute) }
 	tests := []struct {
 		name  string
 		world World
@@ -154,14 +153,15 @@ func replaced(w *World) {
 // The transitions that may happen are exactly these.
 func TestTransitions(t *testing.T) {
 	all := []v1alpha1.Phase{
-		"", v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying,
+		"", v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack,
 		v1alpha1.PhaseSucceeded, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed, v1alpha1.PhaseRefused,
 	}
 	want := `
  → Pending Failed Refused
 Pending → Pending Running Stalled Failed Refused
-Running → Running Verifying Stalled Failed
+Running → Running Verifying RollingBack Stalled Failed
 Verifying → Verifying Succeeded Stalled Failed
+RollingBack → RollingBack Stalled Failed
 Succeeded →
 Stalled →
 Failed →

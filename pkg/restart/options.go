@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
 // Mode says whether restarts are made at all.
@@ -29,6 +31,9 @@ type Options struct {
 	Namespace string
 	// Mode is act by default. Annotations of namespace and workload say otherwise.
 	Mode Mode
+	// OnStall is leave by default. Annotations of namespace and workload, and a
+	// person's own Restart, say otherwise.
+	OnStall v1alpha1.OnStall
 	// ExcludedNamespaces are never touched.
 	ExcludedNamespaces []string
 	// Cooldown is for how long an ended Restart refuses the next automatic one
@@ -70,6 +75,7 @@ func (o Options) withDefaults() Options {
 	if o.Mode == "" {
 		o.Mode = ModeAct
 	}
+	o.OnStall = cmp.Or(o.OnStall, v1alpha1.OnStallLeave)
 	if o.Cooldown == 0 {
 		o.Cooldown = defaultCooldown
 	}

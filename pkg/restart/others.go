@@ -153,13 +153,9 @@ func rolloutOther(o *Other) rollout {
 	if !there {
 		total = updated
 	}
-	complete := observed >= o.object.GetGeneration() &&
-		int32(updated) == want && int32(total) == want && int32(available) == want
+	complete := int32(updated) == want && int32(total) == want && int32(available) == want
 	if phase := o.text("status", "phase"); phase != "" {
 		complete = complete && phase == "Healthy" // a Rollout's
 	}
-	return rollout{
-		complete: complete,
-		sentence: counts(observed, o.object.GetGeneration(), int32(updated), int32(available), want),
-	}
+	return newRollout(complete, observed >= o.object.GetGeneration(), int32(updated), int32(available), want)
 }

@@ -51,6 +51,9 @@ func Preflight(w World) []Finding {
 		found = append(found, preflightSurge(w)...)
 	}
 	found = append(found, preflightRoom(w)...)
+	if why := notRolledBack(w); why != "" {
+		found = append(found, Finding{Warns, strings.TrimSpace(why)})
+	}
 	if w.Target.DaemonSet == nil && w.Target.Job == nil && !probed(w.Target.template().Spec) {
 		found = append(found, Finding{Warns, "No container has a readiness probe, so a new pod counts as Ready as soon as it runs."})
 	}

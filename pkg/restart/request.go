@@ -147,8 +147,9 @@ func (q *Requester) attempt(ctx context.Context, pod *corev1.Pod, own owner, r R
 	case Created:
 		err = q.client.Create(ctx, newRestart(pod.Namespace, own, spec))
 	case Renewed:
-		if active(existing) { // nobody took it up: what a person allowed stays allowed
+		if active(existing) { // nobody took it up: what a person allowed and chose holds
 			spec.AllowDowntime = spec.AllowDowntime || existing.Spec.AllowDowntime
+			spec.OnStall = existing.Spec.OnStall
 		}
 		existing.Spec = spec
 		existing.OwnerReferences = []metav1.OwnerReference{own.reference()}

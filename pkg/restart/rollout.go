@@ -12,6 +12,8 @@ import (
 type rollout struct {
 	complete bool
 	sentence string
+
+	updated, available, wanted int32 // pods; with method Template alone
 }
 
 func (w World) rollout() rollout {
@@ -32,36 +34,33 @@ func (w World) rollout() rollout {
 // beyond that, no pod of an older template is left in the count.
 func rolloutDeployment(d *appsv1.Deployment) rollout {
 	want, s := wanted(d.Spec.Replicas), d.Status
-	return rollout{
-		complete: s.ObservedGeneration >= d.Generation &&
-			s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want,
-		sentence: counts(s.ObservedGeneration, d.Generation, s.UpdatedReplicas, s.AvailableReplicas, want),
-	}
+	complete := s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
+	return newRollout(complete, s.ObservedGeneration >= d.Generation, s.UpdatedReplicas, s.AvailableReplicas, want)
 }
 
 func rolloutStatefulSet(set *appsv1.StatefulSet) rollout {
 	want, s := wanted(set.Spec.Replicas), set.Status
-	return rollout{
-		complete: s.ObservedGeneration >= set.Generation && s.CurrentRevision == s.UpdateRevision &&
-			s.UpdatedReplicas == want && s.Replicas == want && s.ReadyReplicas == want && s.AvailableReplicas == want,
-		sentence: counts(s.ObservedGeneration, set.Generation, s.UpdatedReplicas, s.ReadyReplicas, want),
-	}
+	complete := s.CurrentRevision == s.UpdateRevision &&
+		s.UpdatedReplicas == want && s.Replicas == want && s.ReadyReplicas == want && s.AvailableReplicas == want
+	return newRollout(complete, s.ObservedGeneration >= set.Generation, s.UpdatedReplicas, s.ReadyReplicas, want)
 }
 
-// counts says how far a rollout is. Until the workload's controller has seen
+// newRollout says how far a rollout is. Until the workload's controller has seen
 // the new template its status counts the old one's pods.
-func counts(observed, generation int64, updated, available, want int32) string {
-	if observed < generation {
+func newRollout(complete, seen bool, updated, available, want int32) rollout {
+	if !seen {
 		updated = 0
 	}
-	return fmt.Sprintf("%d of %d pods are new, %d are available.", min(updated, want), want, available)
+	updated = min(updated, want)
+	return rollout{
+		complete: complete && seen, updated: updated, available: available, wanted: want,
+		sentence: fmt.Sprintf("%d of %d pods are new, %d are available.", updated, want, available),
+	}
 }
 
 // rolloutDaemonSet is complete when `kubectl rollout status` says so.
 func rolloutDaemonSet(d *appsv1.DaemonSet) rollout {
 	want, s := d.Status.DesiredNumberScheduled, d.Status
-	return rollout{
-		complete: s.ObservedGeneration >= d.Generation && s.UpdatedNumberScheduled == want && s.NumberAvailable == want,
-		sentence: counts(s.ObservedGeneration, d.Generation, s.UpdatedNumberScheduled, s.NumberAvailable, want),
-	}
+	complete := s.UpdatedNumberScheduled == want && s.NumberAvailable == want
+	return newRollout(complete, s.ObservedGeneration >= d.Generation, s.UpdatedNumberScheduled, s.NumberAvailable, want)
 }

@@ -12,8 +12,16 @@ import (
 // stallReason says in a sentence what the restart waits for in vain, from the
 // surest cause to the vaguest.
 func stallReason(w World) string {
+	if why := trouble(w); why != "" {
+		return why
+	}
+	return w.rollout().sentence
+}
+
+// trouble is the cause as far as pods, the workload or the last step tell it.
+func trouble(w World) string {
 	if w.Target == nil {
-		return w.rollout().sentence
+		return ""
 	}
 	if w.Target.Deployment != nil && w.Target.Deployment.Spec.Paused && w.method() == v1alpha1.MethodTemplate {
 		return "The Deployment was paused meanwhile."
@@ -34,7 +42,7 @@ func stallReason(w World) string {
 	if w.Trouble != "" {
 		return "The last step failed: " + w.Trouble + "."
 	}
-	return w.rollout().sentence
+	return ""
 }
 
 // hangs says what has to be done by hand: a StatefulSet in order waits for a

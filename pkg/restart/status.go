@@ -37,9 +37,11 @@ func followers(p v1alpha1.Phase) []v1alpha1.Phase {
 	case v1alpha1.PhasePending:
 		return []v1alpha1.Phase{v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseRefused, v1alpha1.PhaseObserved, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseRunning:
-		return []v1alpha1.Phase{v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
+		return []v1alpha1.Phase{v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	case v1alpha1.PhaseVerifying:
 		return []v1alpha1.Phase{v1alpha1.PhaseVerifying, v1alpha1.PhaseSucceeded, v1alpha1.PhaseIneffective, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
+	case v1alpha1.PhaseRollingBack:
+		return []v1alpha1.Phase{v1alpha1.PhaseRollingBack, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed}
 	}
 	return nil
 }
@@ -82,6 +84,14 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 			ObservedGeneration: status.ObservedGeneration,
 			LastTransitionTime: metav1.NewTime(w.Now),
 			Message:            "The new pods are Ready, the old ones are gone.",
+		})
+	}
+	if s.Stalled != "" {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: "DeadlineExceeded",
+			ObservedGeneration: status.ObservedGeneration,
+			LastTransitionTime: metav1.NewTime(w.Now),
+			Message:            s.Stalled,
 		})
 	}
 	if s.Action == End {

@@ -51,6 +51,7 @@ func (s *stage) clientAs(t *testing.T, config *rest.Config) client.WithWatch {
 func storyFenced(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	stamped := s.deployment(t, ns, "stamped") // what may be done to it begins a rollout
+	s.cluster.kubectl("patch", "deployment", "-n", ns, "stamped", "--type=merge", `-p={"spec":{"template":{"metadata":{"annotations":{"team":"shop"}}}}}`)
 	mine, other := s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	patch := func(o client.Object, text string) func() error {
@@ -113,6 +114,11 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 		words string // empty: it may
 	}{
 		{"the restart's annotation", patch(stamped, annotated(restartedAt, "2026-03-01T12:00:00Z")), ""},
+		{"another annotation taken out", patch(stamped, `{"spec":{"template":{"metadata":{"annotations":{"team":null}}}}}`), "changes no annotation but"},
+		{"all annotations taken out", patch(stamped, `{"spec":{"template":{"metadata":{"annotations":null}}}}`), "changes no annotation but"},
+		{"the restart's annotation, as it was before", patch(stamped, annotated(restartedAt, "2026-01-01T12:00:00Z")), ""},
+		{"the restart's annotation taken out", patch(stamped, `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":null}}}}}`), ""},
+		{"the restart's annotation taken out, and the image", patch(d, `{"spec":{"template":{"metadata":{"annotations":null},"spec":{"containers":[{"name":"web","image":"evil:1"}]}}}}`), "changes nothing of a pod template"},
 		{"another annotation", patch(d, annotated("sidecar.istio.io/inject", "true")), "changes no annotation but"},
 		{"the image", patch(d, `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"evil:1"}]}}}}`), "changes nothing of a pod template"},
 		{"the replicas", patch(d, `{"spec":{"replicas":0}}`), "changes nothing of a workload"},
@@ -217,9 +223,10 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 // storyFencedAgent: with the base's role and fences an agent restarts each
 // kind that it restarts itself.
 func storyFencedAgent(t *testing.T, s *stage, ns string) {
+	c := &clock{}
 	var agents []*agent
 	for _, node := range []string{s.nodeA, s.nodeB} {
-		a := s.quickAgent(t, s.asAgent(t, node), Options{Node: node, Namespace: "nodeagent"})
+		a := s.quickAgent(t, s.asAgent(t, node), Options{Node: node, Namespace: "nodeagent", Now: c.now})
 		a.run(t)
 		agents = append(agents, a)
 	}
@@ -259,6 +266,15 @@ func storyFencedAgent(t *testing.T, s *stage, ns string) {
 	s.settle(t, set, func() bool { return set.Status.AvailableReplicas == 3 })
 	agents[0].request(t, s.podOn(t, ns, "set", s.nodeA), v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "replicaset-set"), v1alpha1.PhaseSucceeded, "3 pods replaced")
+
+	s.deployment(t, ns, "back")
+	s.kubelet.fail(ns)
+	s.ask(t, ns, "apps/v1", KindDeployment, "back", func(spec *v1alpha1.RestartSpec) {
+		inTenMinutes(spec)
+		spec.OnStall = v1alpha1.OnStallRollback
+	})
+	s.stalls(t, ns, "back", c)
+	wantPhase(t, s.ended(t, ns, "deployment-back"), v1alpha1.PhaseStalled, "It was rolled back and is whole again")
 }
 
 // storyApprover: RBAC says who approves.

@@ -97,7 +97,8 @@ func storyNever(t *testing.T, s *stage, ns string) {
 func storyOtherKinds(t *testing.T, s *stage, ns string) {
 	s.cluster.kubectl("apply", "-f", "testdata/other-kinds.yaml")
 	s.cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.argoproj.io", "crd/clonesets.apps.kruise.io", "--timeout=60s")
-	a := s.agent(t, Options{Node: s.nodeA})
+	c := &clock{}
+	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
 	rollout := s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo", s.tendReplicaSets)
 	clones := s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise", s.tendPods)
@@ -113,6 +114,8 @@ func storyOtherKinds(t *testing.T, s *stage, ns string) {
 			t.Errorf("%s: pods before %v, after %v, generation %d after %d", o.GetKind(), uids(before), uids(after), o.GetGeneration(), generation)
 		}
 	}
+	s.rolledBackOther(t, ns, "rollouts.argoproj.io", s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo-back", s.tendReplicaSets), c)
+	s.rolledBackOther(t, ns, "clonesets.apps.kruise.io", s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise-back", s.tendPods), c)
 	s.cluster.kubectl("patch", "rollouts.argoproj.io", "-n", ns, "argo", "--type=merge", `-p={"spec":{"strategy":{"canary":{"steps":[{"pause":{}}]}}}}`)
 	a.request(t, s.podOn(t, ns, "argo", s.nodeA), v1alpha1.ReasonManual)
 	r := s.until(t, ns, "rollout-argo", func(r *v1alpha1.Restart) bool { return !active(r) && len(r.Status.History) == 2 })

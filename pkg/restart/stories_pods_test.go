@@ -531,6 +531,14 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 				return s.ask(t, ns, "v1", KindPod, name, func(spec *v1alpha1.RestartSpec) { spec.Deadline = short })
 			}
 		},
+		"rollback": func(t *testing.T, name string) asking {
+			s.deployment(t, ns, name)
+			return func(t *testing.T, _ *agent) string {
+				return s.ask(t, ns, "apps/v1", KindDeployment, name, func(spec *v1alpha1.RestartSpec) {
+					spec.Deadline, spec.OnStall = short, v1alpha1.OnStallRollback
+				})
+			}
+		},
 	}
 	const most = 16 // boundaries; one more than there are is none
 	asks, before := map[string]asking{}, map[string][]corev1.Pod{}

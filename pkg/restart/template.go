@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -119,16 +118,22 @@ func (w World) wasStamped() bool {
 	return false
 }
 
-// stampPatch is a merge patch that writes the stamp and nothing else. It
-// carries uid and resourceVersion, so the API server refuses it when the
-// target is no longer the one that was looked at.
-func stampPatch(o client.Object, value string) ([]byte, error) {
+// stampPatch is a merge patch that writes the annotation's value, or takes the
+// annotation out where that is empty, and nothing else. It carries uid and
+// resourceVersion, so the API server refuses it when the target is no longer
+// the one that was looked at.
+func stampPatch(t *Target, value string) ([]byte, error) {
 	type object = map[string]any
+	o, annotations := t.object(), any(object{restartedAt: value})
+	if value == "" {
+		annotations = object{restartedAt: nil}
+		if len(t.template().Annotations) == 1 {
+			annotations = nil // an empty map would stay where the stamp was the first one
+		}
+	}
 	raw, err := json.Marshal(object{
 		"metadata": object{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()},
-		"spec": object{"template": object{"metadata": object{
-			"annotations": object{restartedAt: value},
-		}}},
+		"spec":     object{"template": object{"metadata": object{"annotations": annotations}}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the patch of %s: %w", o.GetName(), err)

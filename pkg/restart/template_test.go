@@ -10,7 +10,7 @@ import (
 
 func TestStampPatch(t *testing.T) {
 	w := begun(KindDeployment)
-	got, err := stampPatch(w.Target.object(), stamp(w.Restart))
+	got, err := stampPatch(w.Target, stamp(w.Restart))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,10 @@ type World struct {
 	// it is begun.
 	Mode     Mode
 	ModeSaid string
+	// OnStall is what is done when it stalls, as it was written, and OnStallSaid
+	// who said so. Read before it is begun, and once its deadline is over.
+	OnStall     v1alpha1.OnStall
+	OnStallSaid string
 	// ApprovalTimeout is for how long it waits for an approval.
 	ApprovalTimeout time.Duration
 	// Ledger is what bounds the restarts of the cluster, read before it is

@@ -210,6 +210,9 @@ func stampedWorld(kind string, phase v1alpha1.Phase) World {
 
 func setStamp(w *World, value string) {
 	annotations := map[string]string{restartedAt: value}
+	if value == "" {
+		annotations = nil
+	}
 	switch {
 	case w.Target.Deployment != nil:
 		w.Target.Deployment.Spec.Template.Annotations = annotations
@@ -217,6 +220,9 @@ func setStamp(w *World, value string) {
 	case w.Target.StatefulSet != nil:
 		w.Target.StatefulSet.Spec.Template.Annotations = annotations
 		w.Target.StatefulSet.Generation++
+	case w.Target.DaemonSet != nil:
+		w.Target.DaemonSet.Spec.Template.Annotations = annotations
+		w.Target.DaemonSet.Generation++
 	}
 }
 
@@ -227,6 +233,8 @@ func rolledOut(w *World) {
 		w.Target.Deployment.Status.ObservedGeneration = w.Target.Deployment.Generation
 	case w.Target.StatefulSet != nil:
 		w.Target.StatefulSet.Status.ObservedGeneration = w.Target.StatefulSet.Generation
+	case w.Target.DaemonSet != nil:
+		w.Target.DaemonSet.Status.ObservedGeneration = w.Target.DaemonSet.Generation
 	}
 	w.Pods = newPods()
 }

@@ -48,10 +48,11 @@ func (o *options) complete(cmd *cobra.Command) {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	}
 	for flag, offer := range map[string]cobra.CompletionFunc{
-		"output":  fixed("json", "yaml", "name"),
-		"scope":   fixed("pod", "workload"),
-		"dry-run": fixed("client", "server", "none"),
-		"context": o.contexts,
+		"output":   fixed("json", "yaml", "name"),
+		"scope":    fixed("pod", "workload"),
+		"on-stall": fixed("leave", "rollback"),
+		"dry-run":  fixed("client", "server", "none"),
+		"context":  o.contexts,
 		"namespace": func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 			return o.namespaces(cmd.Context(), word), cobra.ShellCompDirectiveNoFileComp
 		},

@@ -25,6 +25,7 @@ type options struct {
 	message       string
 	allowDowntime bool
 	deadline      time.Duration
+	onStall       string
 
 	dryRun  string
 	wait    bool
@@ -43,6 +44,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.message, "message", "", "the same as --reason")
 	f.BoolVar(&o.allowDowntime, "allow-downtime", false, "go on where a new pod cannot be Ready before an old one goes")
 	f.DurationVar(&o.deadline, "deadline", 0, "how long the restart may take before it is Stalled; default: the agent's, 10m")
+	f.StringVar(&o.onStall, "on-stall", "", "`choice` where it stalls while old pods still serve: leave, or rollback, which writes the pod template as it was before; default: what the workload or its namespace says by annotation, else the agent's, leave")
 	f.StringVar(&o.dryRun, "dry-run", "none", "show the plan and what would be refused, and write nothing. client reads with your own rights; server lets the API server's fences speak too")
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.BoolVar(&o.wait, "wait", true, "follow the restart to its end")
@@ -65,6 +67,8 @@ func (o *options) validate(args []string) error {
 		return fmt.Errorf("cannot print %q: want json, yaml or name", o.output)
 	case !slices.Contains([]string{"", "pod", "workload"}, strings.ToLower(o.scope)):
 		return fmt.Errorf("cannot use scope %q: want pod or workload", o.scope)
+	case !slices.Contains([]v1alpha1.OnStall{"", v1alpha1.OnStallLeave, v1alpha1.OnStallRollback}, v1alpha1.OnStall(o.onStall)):
+		return fmt.Errorf("cannot use --on-stall=%s: want leave or rollback", o.onStall)
 	case !slices.Contains([]string{"none", "client", "server"}, o.dryRun):
 		return fmt.Errorf("cannot use --dry-run=%s: want client, server or none", o.dryRun)
 	case o.timeout < 0 || o.deadline < 0:

@@ -157,7 +157,7 @@ func (p *person) list(ctx context.Context, gvk schema.GroupVersionKind, selector
 func (p *person) wish(ctx context.Context, o *options, gvk schema.GroupVersionKind, name string) (restart.Wish, error) {
 	w := restart.Wish{
 		Namespace: p.namespace, Reason: v1alpha1.ReasonManual, Message: o.message,
-		AllowDowntime: o.allowDowntime, Deadline: o.deadline, Scope: o.scopeOf(false),
+		AllowDowntime: o.allowDowntime, Deadline: o.deadline, OnStall: v1alpha1.OnStall(o.onStall), Scope: o.scopeOf(false),
 		Target: v1alpha1.TargetReference{APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Name: name},
 	}
 	if w.Message == "" {

@@ -38,6 +38,7 @@ func DefaultConfig() *Config {
 		},
 		Restart: RestartConfig{
 			Mode:              ModeAct,
+			OnStall:           OnStallLeave,
 			Cooldown:          metav1.Duration{Duration: time.Hour},
 			Deadline:          metav1.Duration{Duration: 10 * time.Minute},
 			ExcludeNamespaces: []string{metav1.NamespaceSystem, metav1.NamespacePublic, "kube-node-lease"},
@@ -144,6 +145,9 @@ func (c *RestartConfig) validate(at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if modes := []RestartMode{ModeAct, ModeApprove, ModeObserve}; !slices.Contains(modes, c.Mode) {
 		errs = append(errs, field.NotSupported(at.Child("mode"), c.Mode, modes))
+	}
+	if choices := []OnStall{OnStallLeave, OnStallRollback}; !slices.Contains(choices, c.OnStall) {
+		errs = append(errs, field.NotSupported(at.Child("onStall"), c.OnStall, choices))
 	}
 	if d := c.Cooldown.Duration; d < time.Second {
 		errs = append(errs, field.Invalid(at.Child("cooldown"), d.String(), "want at least 1s"))

@@ -89,12 +89,19 @@ type RestartConfig struct {
 	// workload, says otherwise: act, approve, observe or never.
 	Mode RestartMode `json:"mode,omitempty"`
 
+	// onStall is what is done when a restart stalls while old pods still serve:
+	// leave (nothing) or rollback (the pod template is written as it was before,
+	// so the old pods stay and the new ones go). The annotation
+	// nodeagent.dev/on-stall of a namespace, and before that of a workload, says
+	// otherwise, and before both a person's own Restart.
+	OnStall OnStall `json:"onStall,omitempty"`
+
 	// cooldown is how long after a restart the same workload is left alone.
 	// At least 1s.
 	Cooldown metav1.Duration `json:"cooldown,omitempty"`
 
-	// deadline is how long a restart may take before it is told as Stalled
-	// and nothing more is done. At least 10s.
+	// deadline is how long a restart may take before it is told as Stalled,
+	// and how long rolling it back may take. At least 10s.
 	Deadline metav1.Duration `json:"deadline,omitempty"`
 
 	// excludeNamespaces are Kubernetes namespaces in which nothing is ever

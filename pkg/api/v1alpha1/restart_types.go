@@ -96,6 +96,14 @@ type RestartSpec struct {
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 
+	// onStall is what is done when the deadline is over while old pods still
+	// serve: leave or rollback. Empty: what the annotation
+	// nodeagent.dev/on-stall of the workload says, else that of its namespace,
+	// else the agent's configuration. It is about the method Template: what is
+	// half done pod by pod is undone in any case.
+	// +optional
+	OnStall OnStall `json:"onStall,omitempty"`
+
 	// fullAt is when the disk will be full if nothing is done, as far as it is
 	// known. One that will be full soon is not left to wait for a window.
 	// +optional
@@ -144,6 +152,17 @@ const (
 	MethodCopy     Method = "Copy"     // a copy of a pod without owner is made; then the old one is drained and evicted
 )
 
+// OnStall says what is done about a workload whose restart stalled.
+//
+// +kubebuilder:validation:Enum=leave;rollback
+type OnStall string
+
+// What can be done about a stall.
+const (
+	OnStallLeave    OnStall = "leave"    // nothing
+	OnStallRollback OnStall = "rollback" // the pod template is written as it was before the restart
+)
+
 // Reason says what kind of cause a Restart has.
 //
 // +kubebuilder:validation:Enum=DiskFill;ConfigChange;Manual
@@ -158,7 +177,7 @@ const (
 
 // Phase is how far a Restart has come.
 //
-// +kubebuilder:validation:Enum=Approval;Pending;Running;Verifying;Succeeded;Ineffective;Stalled;Failed;Refused;Observed
+// +kubebuilder:validation:Enum=Approval;Pending;Running;Verifying;RollingBack;Succeeded;Ineffective;Stalled;Failed;Refused;Observed
 type Phase string
 
 // The phases. Succeeded, Ineffective, Stalled, Failed, Refused and Observed are
@@ -172,6 +191,10 @@ const (
 	PhaseStalled   Phase = "Stalled"   // not complete at the deadline; nothing more is done
 	PhaseFailed    Phase = "Failed"    // it can no longer be completed: the target is gone, say
 	PhaseRefused   Phase = "Refused"   // it would not have been clean, or was not allowed; nothing was touched
+
+	// PhaseRollingBack comes after the deadline, where rolling back was chosen:
+	// the pod template gets back what stood there before. The end is Stalled.
+	PhaseRollingBack Phase = "RollingBack"
 
 	// PhaseIneffective is the end of one that succeeded and did not help: it
 	// freed nothing, or it was one too many in a day. Until a person clears it
@@ -331,6 +354,9 @@ const (
 	// AnnotationRestart is an annotation that people write on a workload or a
 	// namespace: act, approve, observe or never.
 	AnnotationRestart = "nodeagent.dev/restart"
+	// AnnotationOnStall is an annotation that people write on a workload or a
+	// namespace: leave or rollback.
+	AnnotationOnStall = "nodeagent.dev/on-stall"
 	// AnnotationNotify is an annotation that people write on a workload or its
 	// namespace: the receivers that are told of its restarts, or none.
 	AnnotationNotify = "nodeagent.dev/notify"
@@ -361,6 +387,9 @@ const (
 	// ConditionReplaced is True once the new pods are Ready and the old ones
 	// gone from the API; what is still waited for is their space on the disk.
 	ConditionReplaced = "Replaced"
+	// ConditionStalled is True once a restart that is rolled back has stalled;
+	// its message keeps why, for the pods that told it go.
+	ConditionStalled = "Stalled"
 )
 
 // PodReference is one pod, told apart from a later one of the same name.
