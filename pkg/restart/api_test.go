@@ -107,6 +107,11 @@ func stories() map[string]story {
 		"windows":            storyWindows,
 		"ineffective":        storyIneffective,
 		"deleted-midway":     storyDeletedMidway,
+		"node-taint":         storyNodeTaint,
+		"taint-left":         storyTaintLeft,
+		"taint-conflict":     storyTaintConflict,
+		"taint-away":         storyTaintAway,
+		"fenced-node":        storyFencedNode,
 	}
 }
 
