@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -243,8 +244,10 @@ func storyTaintAway(t *testing.T, s *stage, _ string) {
 }
 
 // storyFencedNode: an agent's token tries more of a node than the one taint.
+// The fence can afford to look at a node on which others wrote all they may.
 func storyFencedNode(t *testing.T, s *stage, _ string) {
 	s.cluster.kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:NoSchedule")
+	s.crowd(t, s.nodeA)
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
 	patch := func(name, text string) func() error {
@@ -292,5 +295,23 @@ func storyFencedNode(t *testing.T, s *stage, _ string) {
 		if test.words != "" && (err == nil || !strings.Contains(err.Error(), test.words)) {
 			t.Errorf("%s: %v, want it refused: %q", test.name, err, test.words)
 		}
+	}
+}
+
+// crowd gives a node many labels, and annotations of the 256 KiB that the API
+// server takes of an object.
+func (s *stage) crowd(t *testing.T, node string) {
+	t.Helper()
+	var n corev1.Node
+	if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Name: node}, &n); err != nil {
+		t.Fatal(err)
+	}
+	n.Annotations = map[string]string{}
+	for i := range 500 {
+		key := "example.com/of-others-" + strconv.Itoa(i)
+		n.Labels[key], n.Annotations[key] = strings.Repeat("x", 63), strings.Repeat("x", 450)
+	}
+	if err := s.cluster.admin.Update(t.Context(), &n); err != nil {
+		t.Fatal(err)
 	}
 }
