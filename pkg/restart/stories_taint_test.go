@@ -117,6 +117,11 @@ func storyNodeTaint(t *testing.T, s *stage, ns string) {
 	if at := taints[slices.IndexFunc(taints, ours)].TimeAdded; at == nil || at.Unix() != f.now.Unix() {
 		t.Errorf("added at %v, want %v", at, f.now)
 	}
+	// As docs/restart.md has it.
+	since := s.cluster.kubectl("get", "nodes", s.nodeA, "-o", `custom-columns=NODE:.metadata.name,SINCE:.spec.taints[?(@.key=="nodeagent.dev/disk-filling")].timeAdded`)
+	if !strings.Contains(since, f.now.UTC().Format(time.RFC3339)) {
+		t.Errorf("kubectl does not show since when:\n%s", since)
+	}
 	f.unwritten(t, "it is not over", func() {
 		f.look(t, time.Hour, fills())
 		f.look(t, time.Hour, nearly())

@@ -52,11 +52,18 @@ func TestKeptOffFillingNode(t *testing.T) {
 	s.untilTainted(roomy, false)
 	s.create(cluster.Deployment(s.namespace, "next", 1))
 	s.onNode(s.untilReady("next", 1), roomy, "when it is well again")
-	said, err := s.Kubectl(s.ctx, "describe", "node", roomy)
+	s.described("node/"+roomy, "DiskFilling", "DiskNotFilling")
+	s.described("deployment/web", "New pods are kept off node "+roomy)
+}
+
+// described looks for words in what kubectl tells of an object.
+func (s *story) described(object string, words ...string) {
+	s.t.Helper()
+	said, err := s.Kubectl(s.ctx, "-n", s.namespace, "describe", object)
 	s.must(err)
-	for _, reason := range []string{"DiskFilling", "DiskNotFilling"} {
-		if !strings.Contains(said, reason) {
-			t.Errorf("kubectl describe node does not tell %s:\n%s", reason, said)
+	for _, w := range words {
+		if !strings.Contains(said, w) {
+			s.t.Errorf("kubectl describe %s does not tell %q:\n%s", object, w, said)
 		}
 	}
 }
