@@ -30,6 +30,7 @@ type apiParts struct {
 	pods    *nodePods
 	owners  *restart.Owners
 	options restart.Options
+	taints  bool // the node may have its taint
 	events  *restart.Events
 	metrics *restart.Metrics
 	leads   []func(context.Context) // what the leader of all agents does besides
@@ -62,6 +63,7 @@ func newAPIParts(cfg *v1alpha1.Config, o runOptions, reg prometheus.Registerer, 
 	log = log.With("part", "restart")
 	return &apiParts{
 		client: c, pods: pods, owners: owners, leads: leads, log: log,
+		taints: mayTaint(cfg.Restart),
 		options: restart.Options{
 			Node: cfg.Node, Mode: restart.Mode(cfg.Restart.Mode), OnStall: cfg.Restart.OnStall,
 			ExcludedNamespaces: cfg.Restart.ExcludeNamespaces,
@@ -100,6 +102,12 @@ func leaderParts(cfg *v1alpha1.Config, o runOptions, kube *rest.Config, reg prom
 	return leads, nil
 }
 
+// mayTaint tells whether the node may have its taint: who only observes writes
+// nothing but what would have been done.
+func mayTaint(c v1alpha1.RestartConfig) bool {
+	return c.TaintFillingNode && c.Mode != v1alpha1.ModeObserve
+}
+
 // ownNamespace is where the agents keep what they share.
 func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagent") }
 
@@ -107,6 +115,7 @@ func ownNamespace() string { return cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagen
 func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	requester := restart.NewRequester(a.client, a.options, a.events, a.log)
 	controller := restart.NewController(a.client, a.options, layers{disks}, a.events, a.metrics, a.log)
+	taint := restart.NewNodeTaint(a.client, a.options, a.taints, nodeDisk{disks}, a.events, a.metrics, a.log)
 	for _, lead := range a.leads {
 		controller.WhenLeading(lead)
 	}
@@ -117,7 +126,8 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 		return controller.Run(ctx)
 	})
 	g.Go(func() error { return tellOwners(ctx, a.owners, disks) })
-	g.Go(func() error { return a.requestAll(ctx, requester, disks) })
+	g.Go(func() error { taint.Run(ctx); return nil })
+	g.Go(func() error { return a.requestAll(ctx, requester, taint, disks) })
 	return g.Wait()
 }
 
@@ -145,7 +155,7 @@ func waitMeasured(ctx context.Context, disks *disk.Watcher, patience time.Durati
 // requestAll asks for a restart for each offence. The watcher tells an offence
 // again while it lasts, so one that could not be asked for now is asked for
 // then.
-func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester, disks *disk.Watcher) error {
+func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester, taint *restart.NodeTaint, disks *disk.Watcher) error {
 	settled := settled{}
 	for {
 		select {
@@ -160,6 +170,7 @@ func (a *apiParts) requestAll(ctx context.Context, requester *restart.Requester,
 				continue
 			}
 			logOffence(a.log, v)
+			taint.Look(ctx) // before anything is replaced
 			if outcome, ok := a.request(ctx, requester, v); ok {
 				settled.note(subject, outcome, v.At)
 			}
@@ -234,4 +245,11 @@ type layers struct{ disks *disk.Watcher }
 func (l layers) PodBytes(uid string) (bytes int64, known bool) {
 	bytes, n := l.disks.Used(uid)
 	return bytes, n > 0
+}
+
+// nodeDisk tells the node's taint how near the disk is to being full.
+type nodeDisk struct{ disks *disk.Watcher }
+
+func (d nodeDisk) Filling() (f restart.Filling, known bool) {
+	return restart.Filling(d.disks.Filling()), d.disks.Ready()
 }

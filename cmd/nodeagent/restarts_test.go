@@ -39,3 +39,20 @@ func TestSettled(t *testing.T) {
 		})
 	}
 }
+
+func TestMayTaint(t *testing.T) {
+	for file, want := range map[string]bool{
+		"":                                   true,
+		"restart: {mode: approve}":           true,
+		"restart: {mode: observe}":           false,
+		"restart: {taintFillingNode: false}": false,
+	} {
+		cfg, err := parseConfig([]byte(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := mayTaint(cfg.Restart); got != want {
+			t.Errorf("%q: %v, want %v", file, got, want)
+		}
+	}
+}

@@ -1,5 +1,7 @@
 package restart
 
+import "github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+
 // Case is one line of the table in docs/restart.md: what becomes of a workload
 // of a kind in a situation. Each is played on a real API server by the stories
 // it names (TestOnAPIServer), and a test holds the two together.
@@ -47,6 +49,7 @@ func Cases() []Case {
 		{"", "mode approve", "Approval until a person who may approves it; Refused when nobody does in time", "", []string{"approval", "approver"}},
 		{"", "mode observe; never", "Observed: it says what would have been done; Refused", "", []string{"modes", "refused"}},
 		{"", "it did not help: nothing was freed, or it was the third within 24 hours", "Ineffective, or Stalled where that third one stalled: no more until somebody deletes the Restart or asks for one", "", []string{"ineffective", "rolled-back"}},
-		{"", "an agent's token tries more than it needs", "the API server refuses it", "", []string{"fences", "fenced", "fenced-agent"}},
+		{"", "the node's disk fills", "the taint `" + v1alpha1.TaintDiskFilling + ":PreferNoSchedule` on that node, before anything is replaced, until the danger is over: new pods go elsewhere where they fit", "", []string{"node-taint", "taint-left", "taint-conflict", "taint-away"}},
+		{"", "an agent's token tries more than it needs", "the API server refuses it", "", []string{"fences", "fenced", "fenced-agent", "fenced-node"}},
 	}
 }

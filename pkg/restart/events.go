@@ -1,6 +1,7 @@
 package restart
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"hash/fnv"
@@ -28,6 +29,13 @@ const (
 	EventWaits       = "RestartWaits"
 	EventIneffective = "RestartIneffective"
 	EventObserved    = "RestartObserved"
+)
+
+// The reasons of the Events on a node, when pods begin to be kept off it and
+// when that ends.
+const (
+	EventFilling    = "DiskFilling"
+	EventNotFilling = "DiskNotFilling"
 )
 
 // Events writes Kubernetes Events. The same thing is told once an hour at
@@ -128,7 +136,7 @@ func (e *Events) forget(name string) {
 func (e *Events) object(name string, ev event) *corev1.Event {
 	now := e.now()
 	return &corev1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: ev.about.Namespace, Name: name},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: cmp.Or(ev.about.Namespace, metav1.NamespaceDefault), Name: name},
 		InvolvedObject:      ev.about,
 		Type:                ev.kind,
 		Reason:              ev.reason,

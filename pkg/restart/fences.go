@@ -57,6 +57,7 @@ func Fences(excluded []string) []Fence {
 		fenceRestarts(node, claimed),
 		fenceStatus(node, claimed),
 		fenceLeases(node, claimed),
+		fenceNodes(node, claimed),
 		fenceInstances(node, claimed),
 		fenceBinaries(node, claimed),
 		fenceApproval(),

@@ -25,6 +25,7 @@ func MetricTable() []Metric {
 		leading:        {"nodeagent_restart_leader", "gauge", "1 while this agent leads: it takes the Restarts that have no holder.", nil},
 		takenOver:      {"nodeagent_restart_taken_over_total", "counter", "Restarts this agent took over, as leader, from a holder that gave no sign any more.", nil},
 		apiErrors:      {"nodeagent_restart_errors_total", "counter", "Steps of a Restart that failed and were tried again, by step.", []string{"step"}},
+		nodeTainted:    {"nodeagent_restart_node_tainted", "gauge", "1 while this node has the agent's taint, which keeps new pods off it because its disk fills.", nil},
 	}
 }
 
@@ -36,6 +37,7 @@ const (
 	leading
 	takenOver
 	apiErrors
+	nodeTainted
 )
 
 // Metrics counts what this agent's restarts came to.
@@ -48,6 +50,7 @@ type Metrics struct {
 
 	leads     prometheus.Gauge
 	takenOver prometheus.Counter
+	tainted   prometheus.Gauge
 }
 
 // NewMetrics makes the metrics of MetricTable and registers them.
@@ -69,7 +72,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.leads = prometheus.NewGauge(prometheus.GaugeOpts{Name: t[leading].Name, Help: t[leading].Help})
 	m.takenOver = prometheus.NewCounter(counter(t[takenOver]))
-	reg.MustRegister(m.ended, m.duration, m.freed, m.active, m.errors, m.leads, m.takenOver)
+	m.tainted = prometheus.NewGauge(prometheus.GaugeOpts{Name: t[nodeTainted].Name, Help: t[nodeTainted].Help})
+	reg.MustRegister(m.ended, m.duration, m.freed, m.active, m.errors, m.leads, m.takenOver, m.tainted)
 	return m
 }
 

@@ -25,7 +25,7 @@ func preflightRoom(w World) []Finding {
 		found = append(found, preflightQuota(w)...)
 		found = append(found, preflightAntiAffinity(w)...)
 	}
-	return append(found, preflightNode(w)...)
+	return append(append(found, preflightNode(w)...), preflightFilling(w)...)
 }
 
 // preflightBudget: a rollout asks no PodDisruptionBudget (kubernetes #91808),

@@ -45,6 +45,7 @@ func DefaultConfig() *Config {
 			ApprovalTimeout:   metav1.Duration{Duration: 4 * time.Hour},
 			Limits:            RestartLimits{Cluster: 5, Namespace: 2, Hourly: 30},
 			Urgent:            metav1.Duration{Duration: 15 * time.Minute},
+			TaintFillingNode:  true,
 		},
 		Launch: LaunchConfig{
 			Folder:     "/etc/nodeagent/binaries.d",

@@ -124,6 +124,12 @@ type RestartConfig struct {
 	// urgent is how soon a disk has to be full for a restart outside all windows.
 	// 0s: the windows hold whatever happens.
 	Urgent metav1.Duration `json:"urgent,omitempty"`
+
+	// taintFillingNode gives this node the taint
+	// nodeagent.dev/disk-filling:PreferNoSchedule while its disk fills, so that
+	// new pods, and those that take the place of what fills it, go elsewhere
+	// where they fit. Not with mode observe.
+	TaintFillingNode bool `json:"taintFillingNode"`
 }
 
 // RestartLimits bounds how much is restarted at once.

@@ -373,6 +373,10 @@ const (
 	AnnotationSlots = "nodeagent.dev/slots"
 )
 
+// TaintDiskFilling is the key of the taint, with effect PreferNoSchedule, that an
+// agent gives its own node while the node's disk fills.
+const TaintDiskFilling = "nodeagent.dev/disk-filling"
+
 // TemplateRecord remembers a pod template.
 type TemplateRecord struct {
 	// hash is of the whole template but its restartedAt annotation.
