@@ -68,6 +68,8 @@ type node struct {
 	cgroup     string
 	url        string // of the program
 	digest     string
+	sent       *atomic.Int64 // how often the program was asked for
+	boot       string        // its id; empty: this machine's
 	supervisor *binlaunch.Supervisor
 	kill       func()
 }
@@ -81,7 +83,11 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }))
+	sent := &atomic.Int64{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		sent.Add(1)
+		_, _ = w.Write(content)
+	}))
 	t.Cleanup(srv.Close)
 	sum := sha256.Sum256(content)
 	state, err := os.MkdirTemp("/dev/shm", "nodeagent-parts-")
@@ -97,7 +103,7 @@ func newNode(t *testing.T) *node {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), kill: func() {}}
+	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), sent: sent, kill: func() {}}
 }
 
 // removeCgroups ends what a test has left in its cgroups, v1 or v2, and removes
@@ -136,7 +142,7 @@ func removeCgroups(t *testing.T, name string) {
 func (n *node) agent(wanted ...*v1alpha1.Binary) {
 	n.t.Helper()
 	log := slog.New(slog.NewTextHandler(n.t.Output(), nil))
-	kept, err := store.Open(store.Options{Dir: filepath.Join(n.root, "store"), Logger: log})
+	kept, err := store.Open(store.Options{Dir: filepath.Join(n.root, "store"), BootID: n.boot, Logger: log})
 	if err != nil {
 		n.t.Fatal(err)
 	}
