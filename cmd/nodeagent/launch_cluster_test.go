@@ -22,9 +22,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/rollout"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/source"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/apiserver"
 )
@@ -368,6 +373,35 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 			}
 		}
 	}
+	a.do(sleeper(url, digest, "six"), "apply", "-f", "-")
+	a.wantDeposedRefused(kubeconfigs["node-a"])
+}
+
+// wantDeposedRefused: a leader that has read, and was deposed before it wrote,
+// overwrites nothing.
+func (a *api) wantDeposedRefused(kubeconfig string) {
+	a.t.Helper()
+	kube, err := kubeConfig(kubeconfig)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c, err := source.NewClient(kube, apiserver.Log(a.t))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	late := interceptor.NewClient(c, interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			a.do("", "annotate", "--overwrite", "binary", "sleeper", "written=meanwhile")
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		},
+	})
+	leader := &rollout.Leader{Client: late, Node: "node-a", Log: apiserver.Log(a.t)}
+	if err := leader.Round(a.t.Context()); !apierrors.IsConflict(err) {
+		a.t.Errorf("a deposed leader's word: %v", err)
+	}
+	if seen := a.get("binary/sleeper", "{.status.observedGeneration}"); seen != "" {
+		a.t.Errorf("a deposed leader wrote of generation %s", seen)
+	}
 }
 
 // wantTables: what kubectl get prints of a Binary that is up on both nodes.
@@ -375,7 +409,7 @@ func (a *api) wantTables(url string) {
 	a.t.Helper()
 	short := map[string]string{"NAME": "sleeper", "NODES": "2", "UP": "2", "UPDATED": "2", "ROLES": `\["\*"\]`, "AGE": `\d+s`}
 	wantRow(a.t, a.table("binaries")[0], short)
-	wide := map[string]string{"PROFILE": "", "URL": regexp.QuoteMeta(url), "MESSAGE": ""}
+	wide := map[string]string{"PROFILE": "isolated", "URL": regexp.QuoteMeta(url), "MESSAGE": ""}
 	for column, pattern := range short {
 		wide[column] = pattern
 	}

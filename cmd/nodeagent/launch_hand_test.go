@@ -6,8 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"aead.dev/minisign"
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/yaml"
 
@@ -59,15 +63,15 @@ func newHand(t *testing.T) *hand {
 // agent begins an agent's life. The one before has to be killed.
 func (h *hand) agent() {
 	h.t.Helper()
-	log := apiserver.Log(h.t)
-	l, err := newLaunchParts(h.cfg, runOptions{standalone: true}, h.program, nil, prometheus.NewRegistry(), log)
+	logger := apiserver.Log(h.t)
+	l, err := newLaunchParts(h.cfg, runOptions{standalone: true}, h.program, nil, prometheus.NewRegistry(), logger)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { _ = l.run(ctx) })
-	done.Go(func() { _ = serveLocal(ctx, h.cfg.Socket, func() top.Report { return top.Report{} }, log, l.handle) })
+	done.Go(func() { _ = serveLocal(ctx, h.cfg.Socket, func() top.Report { return top.Report{} }, logger, l.handle) })
 	var once sync.Once
 	h.kill = func() { once.Do(func() { cancel(); done.Wait() }) }
 	h.t.Cleanup(h.kill)
@@ -212,8 +216,8 @@ func TestLaunchByHand(t *testing.T) {
 		strings.Join(strings.Fields(list[0]), " ") != "NAME STATE SINCE PORTS PID RESTARTS MEMORY FROM MESSAGE" {
 		t.Errorf("ps prints\n%s", strings.Join(list, "\n"))
 	}
-	if log := h.cli("logs", "hand"); !strings.HasPrefix(log.out, "runs one\ntick 0\n") {
-		t.Errorf("logs: %+v", log)
+	if said := h.cli("logs", "hand"); !strings.HasPrefix(said.out, "runs one\ntick 0\n") {
+		t.Errorf("logs: %+v", said)
 	}
 	after := strings.Count(h.cli("logs", "hand").out, "tick") + 3
 	h.reads(fmt.Sprintf("^tick %d$", after), "logs", "-f", "hand")
@@ -232,8 +236,8 @@ func TestLaunchByHand(t *testing.T) {
 	if said := h.cli(append(args, "two")...); said.code != 0 {
 		t.Errorf("launch with another argument: %+v", said)
 	}
-	if log := h.cli("logs", "hand"); !strings.HasPrefix(log.out, "runs two\n") {
-		t.Errorf("logs of the changed one: %+v", log)
+	if said := h.cli("logs", "hand"); !strings.HasPrefix(said.out, "runs two\n") {
+		t.Errorf("logs of the changed one: %+v", said)
 	}
 	if said := h.cli("stop", "hand"); said.code != 0 {
 		t.Errorf("stop: %+v", said)
@@ -335,6 +339,83 @@ func TestInsecureIsPinnedAndAChangeTold(t *testing.T) {
 	srv.CloseClientConnections()
 	srv.Close()
 	want(launch("3"), "insecure: sha256 "+two+", as last known: ")
+	if said := h.cli("stop", "tool"); said.code != 0 {
+		t.Errorf("stop: %+v", said)
+	}
+}
+
+// What lies beside the folder of Binaries is used: the key that has to have
+// signed, the header that the server asks for, the CA that vouches for it.
+func TestKeysHeadersAndCA(t *testing.T) {
+	h := newHand(t)
+	public, private, err := minisign.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := minisign.NewReader(strings.NewReader(ticker))
+	if _, err := io.Copy(io.Discard, signed); err != nil {
+		t.Fatal(err)
+	}
+	signature := signed.SignWithComments(private, "release 1", "")
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "Bearer token":
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.URL.Path == "/tool.minisig":
+			_, _ = w.Write(signature)
+		default:
+			_, _ = io.WriteString(w, ticker)
+		}
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
+	defer srv.Close()
+	binary := filepath.Join(h.cfg.Launch.Root, "tool.yaml")
+	text := fmt.Sprintf(`{apiVersion: nodeagent.dev/v1alpha1, kind: Binary, metadata: {name: tool}, spec: {
+  fetch: [{url: %q, signature: {key: team}, headersFile: shop}], command: [/bin/sh, ./tool], enforcement: BestEffort}}`, srv.URL+"/tool")
+	if err := os.WriteFile(binary, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := public.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ := strings.Cut(srv.Listener.Addr().String(), ":")
+	// One after the other is put there; each time the agent starts it comes further.
+	for _, step := range []struct {
+		file string
+		text []byte
+		want string
+	}{
+		{"", nil, `signed by the key "team", which this node does not have`},
+		{"keys/team.pub", key, "headers"},
+		{"headers/shop", []byte("Host: " + host + "\nAuthorization: Bearer token\n"), "certificate"},
+		{"ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), ""},
+	} {
+		if step.file != "" {
+			path := filepath.Join(filepath.Dir(h.cfg.Launch.Folder), step.file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, step.text, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			h.kill()
+		}
+		h.agent()
+		if step.want != "" {
+			if said := h.cli("launch", "--wait", "0", "-f", binary); said.code != 0 {
+				t.Errorf("launch: %+v", said)
+			}
+			h.eventually("ps tells of "+step.want, func() bool { return strings.Contains(h.cli("ps").out, step.want) })
+			if said := h.cli("stop", "tool"); said.code != 0 {
+				t.Errorf("stop: %+v", said)
+			}
+			continue
+		}
+		if said := h.cli("launch", "-f", binary); said.code != 0 {
+			t.Errorf("launch: %+v", said)
+		}
+		if l := h.inspect("tool"); len(l.Status.Verified) != 1 || l.Status.Verified[0] != "signed by team (release 1)" {
+			t.Errorf("verified %q", l.Status.Verified)
+		}
+	}
 	if said := h.cli("stop", "tool"); said.code != 0 {
 		t.Errorf("stop: %+v", said)
 	}

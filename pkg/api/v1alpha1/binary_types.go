@@ -100,6 +100,7 @@ type BinarySpec struct {
 	// profile is isolated (the default), host-observer (it sees the real /proc,
 	// /sys and mounts, read-only) or privileged (which the node's configuration
 	// has to allow).
+	// +kubebuilder:default=isolated
 	// +optional
 	Profile Profile `json:"profile,omitempty"`
 
@@ -111,6 +112,7 @@ type BinarySpec struct {
 	// roles are the values of the node's label nodeagent.dev/role on which the
 	// task runs; "*" is any. A node without the label is private.
 	// Default: [private].
+	// +kubebuilder:default={private}
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(r, r == '*' || r.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",message="want roles such as public, or '*'"
 	// +kubebuilder:validation:items:MaxLength=63

@@ -334,7 +334,7 @@ func TestEndedWhileNoAgentRan(t *testing.T) {
 	}
 }
 
-// What the spec says of user, rlimits, network and cores is what the process finds.
+// What the spec says of user, rlimits, network, cores and disks is what the process finds.
 func TestShutInAsTheSpecSays(t *testing.T) {
 	n := newNode(t)
 	b := n.binary("shut", 1, "shut")
@@ -342,9 +342,19 @@ func TestShutInAsTheSpecSays(t *testing.T) {
 	b.Spec.User, b.Spec.Network = "1234:2345", v1alpha1.NetworkNone
 	b.Spec.Rlimits = []v1alpha1.Rlimit{{Name: "stack", Soft: 1 << 20, Hard: &hard}}
 	b.Spec.Resources.CPUSet = "0"
+	disks, err := filepath.Glob("/sys/block/*/dev")
+	if err != nil || len(disks) == 0 {
+		t.Fatalf("this machine has no disk: %v", err)
+	}
+	number, err := os.ReadFile(disks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, rate := strings.TrimSpace(string(number)), resource.MustParse("10Mi")
+	b.Spec.Resources.IO = []v1alpha1.IOLimit{{Device: disk, ReadBytesPerSecond: &rate}}
 	n.agent(b)
 	i := n.up("shut", 1)
-	for _, lock := range []string{"uid 1234", "rlimit stack", "network namespace", "cpuset cpus"} {
+	for _, lock := range []string{"uid 1234", "rlimit stack", "network namespace", "cpuset cpus", "io " + disk, "cpu", "memory", "pids"} {
 		if !slices.Contains(i.Status.Enforced, lock) {
 			t.Errorf("%q is not among what was enforced: %q; not enforced: %q", lock, i.Status.Enforced, i.Status.NotEnforced)
 		}
