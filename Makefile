@@ -110,7 +110,7 @@ VM_PROGRAMS := --program sh --program sleep --program du
 # any kernel; the second takes four minutes of the three disks' nine under emulation.
 VM_SKIP := TestWalkKeepsFewDescriptors|TestWalkHostileTree
 VM_CGROUP := TestAGroupFromBirthToRemoval|TestWhatCannotBeEnforcedIsNamed
-VM_SANDBOX := TestHowTasksEnd|TestStop|TestAMemoryBombEndsAsAGroupAndIsTold|TestAForkBombIsBounded|TestATaskCannotGetOut|TestStatsComeFromTheCgroup|TestTheKeeperIsOutsideOfTheTasksCgroup|TestAnOrphanEndsWithItsTask|TestTasksOutliveTheirAgents
+VM_SANDBOX := TestBestEffortStartsAndTells|TestAKilledKeeperTakesItsTaskWithIt|TestAttachLeavesAForeignCgroup|TestHowTasksEnd|TestStop|TestAMemoryBombEndsAsAGroupAndIsTold|TestAForkBombIsBounded|TestATaskCannotGetOut|TestStatsComeFromTheCgroup|TestTheKeeperIsOutsideOfTheTasksCgroup|TestAnOrphanEndsWithItsTask|TestTasksOutliveTheirAgents
 
 .PHONY: test-vm
 test-vm: bin/lab bin/vm bin/keeper ## Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone, no overlay events

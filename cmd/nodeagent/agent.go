@@ -85,6 +85,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 			return err
 		}
 		local, routes = append(local, launch.handle), append(routes, route{targetsPath, launch.serveTargets})
+		if api != nil {
+			api.leads = append(api.leads, launch.lead)
+		}
 	}
 
 	ready := []readiness{

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -39,7 +37,6 @@ type launchParts struct {
 	launched   *source.Folder // what came over the local socket, kept as files
 	cluster    *source.Cluster
 	client     client.WithWatch
-	kube       *rest.Config
 	node       string
 	tools      tools
 	log        *slog.Logger
@@ -69,10 +66,11 @@ func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodeP
 		AllowPrivileged: cfg.Launch.AllowPrivileged, Logger: log,
 	}
 	if !o.standalone {
-		if l.kube, err = kubeConfig(o.kubeconfig); err != nil {
+		kube, err := kubeConfig(o.kubeconfig)
+		if err != nil {
 			return nil, err
 		}
-		if l.client, err = source.NewClient(l.kube, log); err != nil {
+		if l.client, err = source.NewClient(kube, log); err != nil {
 			return nil, err
 		}
 		l.cluster = source.NewCluster(l.client, cfg.Node)
@@ -126,12 +124,13 @@ func (l *launchParts) run(ctx context.Context) error {
 		g.Go(func() error { return l.cluster.Run(ctx, l.wantOfCluster, l.supervisor.Poke) })
 		instances := &source.Instances{Client: l.client, Node: l.node, Log: l.log}
 		g.Go(func() error { return l.reportInstances(ctx, instances) })
-		leader := &rollout.Leader{
-			Client: l.client, Config: l.kube, Namespace: cmp.Or(os.Getenv("POD_NAMESPACE"), "nodeagent"), Node: l.node, Log: l.log,
-		}
-		g.Go(func() error { return leader.Run(ctx) })
 	}
 	return errors.Join(g.Wait(), l.tools.close())
+}
+
+// lead leads the updates of Binaries. The leader of all agents does.
+func (l *launchParts) lead(ctx context.Context) {
+	(&rollout.Leader{Client: l.client, Node: l.node, Log: l.log}).Lead(ctx)
 }
 
 // reportInstances waits for the Binaries first: before that it would delete
@@ -147,15 +146,27 @@ func (l *launchParts) reportInstances(ctx context.Context, w *source.Instances) 
 	return w.Run(ctx, l.supervisor.Changed, l.reports)
 }
 
+// reports are of what the cluster wants here, and of what it no longer wants
+// until nothing of that is left.
 func (l *launchParts) reports() []source.Report {
-	role, known := l.cluster.Role()
+	node := l.cluster.Node()
+	if node == nil {
+		return nil
+	}
+	role, _ := l.cluster.Role()
 	var all []source.Report
 	for _, i := range l.supervisor.Instances() {
-		b, there := l.cluster.Binary(i.Name)
-		if i.Source != fromCluster || !there || (i.Running == nil && known && !wants(b, role)) {
+		if i.Source != fromCluster {
 			continue
 		}
-		all = append(all, source.Report{Binary: i.Name, UID: string(b.UID), Status: i.Status})
+		b, there := l.cluster.Binary(i.Name)
+		if i.Running == nil && (!there || !wants(b, role)) {
+			continue
+		}
+		if !there {
+			b = i.Running
+		}
+		all = append(all, source.Report{Binary: i.Name, UID: b.UID, NodeUID: node.UID, Status: i.Status})
 	}
 	return all
 }

@@ -1,22 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,75 +21,35 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/rollout"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/source"
 	"github.com/nodeagent/nodeagent/pkg/restart"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
-// api is a real API server with etcd.
+// api is a real API server with what an administrator installs.
 type api struct {
-	t       *testing.T
-	folder  string
-	kubectl string
+	*apiserver.Cluster
+	t *testing.T
 }
 
-func startAPIServer(t *testing.T) *api {
+func startAPIServer(t *testing.T, controllers ...string) *api {
 	t.Helper()
-	binary, etcd := os.Getenv("NODEAGENT_TEST_KUBERNETES"), os.Getenv("NODEAGENT_TEST_ETCD")
-	if binary == "" || etcd == "" {
-		t.Fatal("NODEAGENT_TEST_KUBERNETES and NODEAGENT_TEST_ETCD name no folders with kube-apiserver and etcd: run `make test`, or `go test -short` for the unit tests alone")
-	}
-	a := &api{t: t, folder: t.TempDir(), kubectl: filepath.Join(binary, "kubectl")}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.write("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
-	a.write("tokens.csv", []byte("launch-test,admin,admin,system:masters\n"))
-	client, peer, port := "http://127.0.0.1:"+aPort(t), "http://127.0.0.1:"+aPort(t), aPort(t)
-	a.start(filepath.Join(etcd, "etcd"), "--data-dir="+a.file("etcd"), "--listen-client-urls="+client, "--advertise-client-urls="+client,
-		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
-	a.start(filepath.Join(binary, "kube-apiserver"), "--etcd-servers="+client, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-		"--secure-port="+port, "--cert-dir="+a.file("certs"), "--service-cluster-ip-range=10.96.0.0/24",
-		"--token-auth-file="+a.file("tokens.csv"), "--authorization-mode=AlwaysAllow", "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
-		"--service-account-issuer=https://kubernetes.default", "--service-account-key-file="+a.file("sa.key"), "--service-account-signing-key-file="+a.file("sa.key"))
-	a.write("kubeconfig", fmt.Appendf(nil, `apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:%s", insecure-skip-tls-verify: true}}]
-users: [{name: u, user: {token: launch-test}}]
-contexts: [{name: x, context: {cluster: c, user: u}}]
-current-context: x
-`, port))
-	a.eventually(90*time.Second, "the API server answers", func() bool { _, err := a.try("", "get", "namespace", "default"); return err == nil })
-	a.do("", "create", "namespace", "nodeagent")
-	a.do("", "apply", "-f", "../../manifests/base/crds")
-	a.do("", "wait", "--for=condition=Established", "crd/binaries.nodeagent.dev", "crd/binaryinstances.nodeagent.dev", "--timeout=60s")
+	a := &api{Cluster: apiserver.Start(t, controllers), t: t}
+	a.Kubectl("wait", "--for=condition=Established", "crd/binaries.nodeagent.dev", "crd/binaryinstances.nodeagent.dev", "--timeout=60s")
 	return a
-}
-
-func (a *api) file(name string) string { return filepath.Join(a.folder, name) }
-
-func (a *api) write(name string, text []byte) {
-	if err := os.WriteFile(a.file(name), text, 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
-func (a *api) start(program string, args ...string) {
-	a.t.Helper()
-	var out bytes.Buffer
-	cmd := exec.Command(program, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = a.folder, &out, &out
-	if err := cmd.Start(); err != nil {
-		a.t.Fatal(err)
-	}
-	a.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 }
 
 // try runs kubectl with text on its standard input.
 func (a *api) try(text string, args ...string) (string, error) {
-	cmd := exec.Command(a.kubectl, append([]string{"--kubeconfig=" + a.file("kubeconfig")}, args...)...)
+	cmd := exec.Command(a.KubectlBinary(), append([]string{"--kubeconfig=" + a.Kubeconfig("admin")}, args...)...)
 	cmd.Stdin = strings.NewReader(text)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -125,15 +80,38 @@ func (a *api) eventually(within time.Duration, what string, so func() bool) {
 	}
 }
 
-func aPort(t *testing.T) string {
-	t.Helper()
-	l, err := listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// table reads what kubectl get prints: its rows by the names of the columns.
+func (a *api) table(args ...string) []map[string]string {
+	a.t.Helper()
+	lines := strings.Split(strings.TrimRight(a.do("", append([]string{"get"}, args...)...), "\n"), "\n")
+	starts := regexp.MustCompile(`\S+\s*`).FindAllStringIndex(lines[0], -1)
+	var rows []map[string]string
+	for _, line := range lines[1:] {
+		row := map[string]string{}
+		for i, at := range starts {
+			end := len(line)
+			if i+1 < len(starts) {
+				end = min(end, at[1])
+			}
+			row[strings.TrimSpace(lines[0][at[0]:at[1]])] = strings.TrimSpace(line[min(at[0], end):end])
+		}
+		rows = append(rows, row)
 	}
-	defer l.Close()
-	_, port, _ := strings.Cut(l.Addr().String(), ":")
-	return port
+	return rows
+}
+
+// wantRow compares a row of kubectl get with patterns, and the names of its
+// columns, all of them.
+func wantRow(t *testing.T, row map[string]string, want map[string]string) {
+	t.Helper()
+	for column, pattern := range want {
+		if have, there := row[column]; !there || !regexp.MustCompile("^("+pattern+")$").MatchString(have) {
+			t.Errorf("kubectl get prints %s %q, want %s", column, have, pattern)
+		}
+	}
+	if len(row) != len(want) {
+		t.Errorf("kubectl get prints the columns %v", row)
+	}
 }
 
 // launchNode is one node's launching, wired as the agent wires it.
@@ -154,15 +132,36 @@ func buildProgram(t *testing.T) string {
 	return program
 }
 
-func (a *api) node(name, program, root string) *launchNode {
-	a.t.Helper()
-	log := slog.New(slog.NewTextHandler(a.t.Output(), nil)).With("node", name)
+// launchConfig is that of an agent whose folders are below root.
+func launchConfig(t *testing.T, name, root string) *v1alpha1.Config {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.Node = name
 	cfg.Launch.Folder, cfg.Launch.Root, cfg.Launch.State = filepath.Join(root, "binaries.d"), root, filepath.Join(root, "state")
 	cfg.Launch.Cgroup = fmt.Sprintf("nodeagent-test-%d-%s", os.Getpid(), name)
-	a.t.Cleanup(func() { removeCgroups(a.t, cfg.Launch.Cgroup) }) // after kill, which is cleaned up first
-	o := runOptions{kubeconfig: a.file("kubeconfig")}
+	t.Cleanup(func() { removeCgroups(t, cfg.Launch.Cgroup) }) // after kill, which is cleaned up first
+	return cfg
+}
+
+// launchRoot is a folder that the users of all tasks may pass through.
+func launchRoot(t *testing.T) string {
+	t.Helper()
+	root, err := os.MkdirTemp("", "nodeagent-launch-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// node runs a node's launching with an agent's rights, and with it the
+// controller that elects the leader.
+func (a *api) node(name, kubeconfig, program, root string) *launchNode {
+	a.t.Helper()
+	log := apiserver.Log(a.t).With("node", name)
+	cfg, o := launchConfig(a.t, name, root), runOptions{kubeconfig: kubeconfig}
 	kube, err := kubeConfig(o.kubeconfig)
 	if err != nil {
 		a.t.Fatal(err)
@@ -179,9 +178,13 @@ func (a *api) node(name, program, root string) *launchNode {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	controller := restart.NewController(c, restart.Options{Node: name, Namespace: "nodeagent"}, nil,
+		restart.NewEvents(c, name, time.Now, log), restart.NewMetrics(prometheus.NewRegistry()), log)
+	controller.WhenLeading(l.lead)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { _ = pods.run(ctx) })
+	done.Go(func() { _ = controller.Run(ctx) })
 	done.Go(func() {
 		if err := l.run(ctx); err != nil {
 			a.t.Error(err)
@@ -226,8 +229,6 @@ func removeCgroups(t *testing.T, name string) {
 	}
 }
 
-const nodeObject = `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": %q}}`
-
 // sleeper is a Binary of a shell script whose text an update changes.
 func sleeper(url, digest string, text string, more ...string) string {
 	return fmt.Sprintf(`apiVersion: nodeagent.dev/v1alpha1
@@ -236,64 +237,60 @@ metadata: {name: sleeper}
 spec:
   fetch: [{url: %q, sha256: {"*": %s}}]
   command: [/bin/sh, ./script, %q]
+  ports: [{name: http, port: 0}]
   enforcement: BestEffort
   terminationGracePeriodSeconds: 0
   readiness: {exec: {command: [/bin/sh, -c, "test %s != bad"]}, interval: 200ms}
 %s`, url, digest, text, text, strings.Join(more, "\n"))
 }
 
-// One apply on two nodes: both run it; its label moves it; an update goes node
-// by node; a bad one halts at the first node; a delete leaves nothing.
+// One apply on two nodes, with no more than an agent's rights: both run it; its
+// label moves it; an update goes node by node; a bad one halts at the first node;
+// a node that goes takes its instance with it; a delete leaves nothing.
 func TestLaunchOnTwoNodes(t *testing.T) {
 	if testing.Short() || os.Getuid() != 0 {
 		t.Skip("needs root and a real API server")
 	}
-	a, program := startAPIServer(t), buildProgram(t)
+	a, program := startAPIServer(t, "garbage-collector-controller"), buildProgram(t)
+	a.InstallAgent(t, "overlays/launch/rbac.yaml", "overlays/public/taint.yaml")
 	script := []byte("echo runs $1; exec sleep 1000\n")
 	sum := sha256.Sum256(script)
 	digest := hex.EncodeToString(sum[:])
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(script) }))
 	defer srv.Close()
 	url := srv.URL + "/script"
-	roots, nodes := map[string]string{}, map[string]*launchNode{}
+	kubeconfigs, roots, nodes := map[string]string{}, map[string]string{}, map[string]*launchNode{}
+	begin := func(name string) { nodes[name] = a.node(name, kubeconfigs[name], program, roots[name]) }
+	makeNode := func(name string) { a.Create(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}) }
 	for _, name := range []string{"node-a", "node-b"} {
-		root, err := os.MkdirTemp("", "nodeagent-launch-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = os.RemoveAll(root) })
-		if err := os.Chmod(root, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		a.do(fmt.Sprintf(nodeObject, name), "create", "-f", "-")
-		roots[name] = root
-		nodes[name] = a.node(name, program, root)
+		makeNode(name)
+		kubeconfigs[name], roots[name] = a.AgentKubeconfig(t, name), launchRoot(t)
+		begin(name)
 	}
 	update := "  update: {deadline: 3s}\n  roles: [\"*\"]"
 	a.do(sleeper(url, digest, "one", update), "apply", "-f", "-")
 	a.eventually(30*time.Second, "both nodes run it", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
-	t.Log("\n" + a.do("", "get", "binaries", "-o", "wide") + a.do("", "get", "binaryinstances", "-o", "wide"))
-	if owner := a.get("binaryinstance/sleeper.node-a", "{.metadata.ownerReferences[0].uid}"); owner == "" || owner != a.get("binary/sleeper", "{.metadata.uid}") {
+	a.wantTables(url)
+	if owner := a.get("binaryinstance/sleeper.node-a", "{.metadata.ownerReferences[*].uid}"); owner == "" || owner != a.get("node/node-a", "{.metadata.uid}") {
 		t.Errorf("the instance's owner is %q", owner)
 	}
 
 	// The agent of a node ends and another comes: the same process.
 	pid := a.get("binaryinstance/sleeper.node-a", "{.status.pid}")
 	nodes["node-a"].kill()
-	nodes["node-a"].parts = nil
 
 	// An update: the node without an agent holds it up, as one that is down.
 	a.do(sleeper(url, digest, "two", update), "apply", "-f", "-")
-	a.eventually(60*time.Second, "a leader has admitted one node", func() bool { return a.get("binary/sleeper", "{.status.admitted}") == `["node-a"]` })
+	a.eventually(90*time.Second, "a leader has admitted one node", func() bool { return a.get("binary/sleeper", "{.status.admitted}") == `["node-a"]` })
 	if running := a.get("binaryinstance/sleeper.node-b", "{.status.runningGeneration}"); running != "1" {
 		t.Errorf("node-b runs generation %s before node-a has changed", running)
 	}
 	if now := a.get("binaryinstance/sleeper.node-a", "{.status.pid}"); now != pid {
 		t.Errorf("pid %s, was %s", now, pid)
 	}
-	nodes["node-a"] = a.node("node-a", program, roots["node-a"])
+	begin("node-a")
 	a.eventually(60*time.Second, "both nodes run the second", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
@@ -302,7 +299,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	// second never sees it.
 	a.do(sleeper(url, digest, "bad", update), "apply", "-f", "-")
 	a.eventually(60*time.Second, "the update is halted", func() bool {
-		return strings.HasPrefix(a.get("binary/sleeper", "{.status.message}"), "halted at 0 of 2 nodes: on node-")
+		return strings.HasPrefix(a.table("binaries", "-o", "wide")[0]["MESSAGE"], "halted at 0 of 2 nodes: on node-")
 	})
 	if up := a.get("binary/sleeper", "{.status.up}"); up != "2" {
 		t.Errorf("%s are up", up)
@@ -312,9 +309,14 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 		t.Errorf("rejected on %v; want one node", rejected)
 	}
 
-	// Only public nodes: it ends on both, and comes when the label does.
+	// Only public nodes: it ends on both, and comes where the label does. The
+	// taint that has to be there first keeps pods off, and no task.
 	a.do(sleeper(url, digest, "three", "  roles: [public]"), "apply", "-f", "-")
 	a.eventually(30*time.Second, "no node runs it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	if out, err := a.try("", "label", "node", "node-b", "nodeagent.dev/role=public"); err == nil || !strings.Contains(out, "needs its taint first") {
+		t.Errorf("a node is public without its taint: %s", out)
+	}
+	a.do("", "taint", "node", "node-b", "nodeagent.dev/role=public:NoExecute")
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role=public")
 	a.eventually(30*time.Second, "node-b runs it", func() bool {
 		return a.get("binaryinstances", "{.items[*].metadata.name}{.items[*].status.state}") == "sleeper.node-bHealthy"
@@ -322,26 +324,44 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role-")
 	a.eventually(30*time.Second, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 
-	// A node that is gone for good holds nothing up: it counts no more.
+	// A Node object that is made anew: the same process, reported again.
 	a.do(sleeper(url, digest, "four", update), "apply", "-f", "-")
 	a.eventually(60*time.Second, "both nodes run the fourth", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
+	pid = a.get("binaryinstance/sleeper.node-b", "{.status.pid}")
+	a.do("", "delete", "node", "node-b")
+	a.eventually(30*time.Second, "its instance goes with it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "sleeper.node-a" })
+	makeNode("node-b")
+	a.eventually(30*time.Second, "its instance comes with it", func() bool { return a.get("binaryinstance/sleeper.node-b", "{.status.state}") == "Healthy" })
+	if now := a.get("binaryinstance/sleeper.node-b", "{.status.pid}"); now != pid {
+		t.Errorf("pid %s, was %s", now, pid)
+	}
+
+	// A node that is gone for good holds nothing up: nobody but the garbage
+	// collector is there to take its instance away.
 	nodes["node-b"].kill()
 	a.do("", "delete", "node", "node-b")
 	a.do(sleeper(url, digest, "five", update), "apply", "-f", "-")
-	a.eventually(60*time.Second, "the node that is left runs the fifth, and nobody waits for the other", func() bool {
+	a.eventually(2*time.Minute, "the node that is left runs the fifth, and nobody waits for the other", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated} {.status.message}") == "1 1 1"
 	})
-	a.do(fmt.Sprintf(nodeObject, "node-b"), "create", "-f", "-")
-	nodes["node-b"] = a.node("node-b", program, roots["node-b"])
+	if left := a.get("binaryinstances", "{.items[*].metadata.name}"); left != "sleeper.node-a" {
+		t.Errorf("instances %s", left)
+	}
+	makeNode("node-b")
+	begin("node-b")
 	a.eventually(60*time.Second, "it is back and counts", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 
 	a.do("", "delete", "binary", "sleeper")
+	a.eventually(30*time.Second, "no instance is left", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	for name, n := range nodes {
-		a.eventually(30*time.Second, name+" has forgotten it", func() bool { return len(n.parts.supervisor.Instances()) == 0 })
+		// An instance goes when nothing is left on its node, not before.
+		if left := n.parts.supervisor.Instances(); len(left) > 0 {
+			t.Errorf("%s still has %+v", name, left)
+		}
 		n.kill()
 		for _, folder := range []string{"sandboxes", "units", "state/tasks", "store/leases"} {
 			left, _ := os.ReadDir(filepath.Join(roots[name], folder))
@@ -353,119 +373,57 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 			}
 		}
 	}
+	a.do(sleeper(url, digest, "six"), "apply", "-f", "-")
+	a.wantDeposedRefused(kubeconfigs["node-a"])
 }
 
-// What the API server says of a Binary that cannot be used is what the command
-// line and a file say.
-func TestSameWordsAsTheAPIServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs a real API server")
+// wantDeposedRefused: a leader that has read, and was deposed before it wrote,
+// overwrites nothing.
+func (a *api) wantDeposedRefused(kubeconfig string) {
+	a.t.Helper()
+	kube, err := kubeConfig(kubeconfig)
+	if err != nil {
+		a.t.Fatal(err)
 	}
-	a := startAPIServer(t)
-	const good = `apiVersion: nodeagent.dev/v1alpha1
-kind: Binary
-metadata: {name: web}
-spec:
-  fetch: [{url: "https://example.org/web", sha256: {amd64: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}}]
-  command: [./web]
-  env: [{name: LEVEL, value: x}]
-  ports: [{name: http, port: 8080}, {name: admin, port: 0}]
-  resources: {cpu: 1, memory: 64Mi, pids: 10, cpuset: "0-1,3", io: [{device: /dev/sda, readBytesPerSecond: 10Mi, writeOperationsPerSecond: 5}]}
-  rlimits: [{name: nofile, soft: 1024, hard: 4096}, {name: core, soft: 0}]
-  user: "1000:1000"
-  health: {http: {port: http, path: /}, interval: 10s}
-  readiness: {exec: {command: [./ready]}}
-  roles: ["*", public]
-  update: {maxUnavailable: 10%}
-`
-	if out, err := a.try(good, "create", "--dry-run=server", "-f", "-"); err != nil {
-		t.Fatalf("a good one is refused: %s", out)
+	c, err := source.NewClient(kube, apiserver.Log(a.t))
+	if err != nil {
+		a.t.Fatal(err)
 	}
-	if _, err := source.Parse([]byte(good)); err != nil {
-		t.Fatalf("a good one is refused: %v", err)
+	late := interceptor.NewClient(c, interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			a.do("", "annotate", "--overwrite", "binary", "sleeper", "written=meanwhile")
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		},
+	})
+	leader := &rollout.Leader{Client: late, Node: "node-a", Log: apiserver.Log(a.t)}
+	if err := leader.Round(a.t.Context()); !apierrors.IsConflict(err) {
+		a.t.Errorf("a deposed leader's word: %v", err)
 	}
-	for i, tt := range [][2]string{
-		{"name: web}\n", "name: web.site}\n"},
-		{"name: web}\n", "name: " + strings.Repeat("x", 64) + "}\n"},
-		{"https://example.org/web", "ftp://example.org/web"},
-		{"sha256: {amd64", "mirrors: [gopher://x/], sha256: {amd64"},
-		{"sha256: {amd64: \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}", "mode: '0755'"},
-		{"0123456789abcdef0123", "X123456789abcdef0123"},
-		{"sha256: {amd64", "sha512: {amd64: abc}, sha256: {amd64"},
-		{"sha256: {amd64", "sha256: {AMD"},
-		{"sha256: {amd64", "path: /etc/x, sha256: {amd64"},
-		{"sha256: {amd64", "path: a/../b, sha256: {amd64"},
-		{"sha256: {amd64", "mode: '4755', sha256: {amd64"},
-		{"sha256: {amd64", "format: rar, sha256: {amd64"},
-		{"sha256: {amd64", "stripComponents: 17, sha256: {amd64"},
-		{"  command: [./web]\n", ""},
-		{"name: LEVEL", "name: 1LEVEL"},
-		{"name: LEVEL", "name: PORT0"},
-		{"name: admin, port: 0", "name: http, port: 0"},
-		{"name: admin, port: 0", "name: admin, port: 8080"},
-		{"name: admin, port: 0", "name: Admin, port: 0"},
-		{"name: admin, port: 0", "name: admin, port: 65536"},
-		{"name: admin, port: 0", "name: admin, port: 0, protocol: SCTP"},
-		{"name: admin, port: 0", "name: admin, port: 0, protocol: UDP, held: true"},
-		{"cpu: 1", "cpu: 0"},
-		{"memory: 64Mi", "memory: -1Gi"},
-		{"pids: 10", "pids: 0"},
-		{"0-1,3", "0-"},
-		{"device: /dev/sda", "device: sda"},
-		{"readBytesPerSecond: 10Mi", "readBytesPerSecond: 0"},
-		{"writeOperationsPerSecond: 5", "writeOperationsPerSecond: 0"},
-		{"name: nofile, soft: 1024", "name: nofile, soft: 5000"},
-		{"name: nofile, soft: 1024", "name: nofile, soft: -1"},
-		{"name: core", "name: nofile"},
-		{"name: core", "name: cores"},
-		{"1000:1000", "1000:wheel"},
-		{"  user:", "  network: none\n  user:"},
-		{"  user:", "  network: bridge\n  user:"},
-		{"http: {port: http, path: /}", "http: {port: other}"},
-		{"http: {port: http, path: /}", "http: {port: http}, tcp: {}"},
-		{"interval: 10s", "interval: 1ms"},
-		{"exec: {command: [./ready]}", "tcp: {port: nine}"},
-		{"exec: {command: [./ready]}", "exec: {command: []}"},
-		{"roles: [\"*\", public]", "roles: [\"a b\"]"},
-		{"maxUnavailable: 10%", "maxUnavailable: 0"},
-		{"maxUnavailable: 10%", "maxUnavailable: 110%"},
-		{"  update:", "  restartPolicy: Sometimes\n  update:"},
-		{"  update:", "  profile: open\n  update:"},
-		{"  update:", "  enforcement: Maybe\n  update:"},
-		{"  update:", "  terminationGracePeriodSeconds: 4000\n  update:"},
-		{"  update:", "  colour: red\n  update:"},
-	} {
-		text := strings.Replace(good, tt[0], tt[1], 1)
-		if i == 13 { // without a command there have to be two artifacts for a mistake
-			text = strings.Replace(text, "fetch: [{", `fetch: [{url: "https://example.org/b", insecure: true}, {`, 1)
-		}
-		if text == good {
-			t.Fatalf("%q is not in the text", tt[0])
-		}
-		_, err := source.Parse([]byte(text))
-		if err == nil {
-			t.Errorf("%q: a file with it is taken", tt[1])
-			continue
-		}
-		out, refused := a.try(text, "create", "--dry-run=server", "-f", "-")
-		if refused == nil {
-			t.Errorf("%q: the API server takes it; a file says %v", tt[1], err)
-			continue
-		}
-		if words := ourWords(err.Error()); !strings.Contains(out, words) {
-			t.Errorf("%q\nthe API server: %s\na file:         %v", tt[1], out, words)
-		}
+	if seen := a.get("binary/sleeper", "{.status.observedGeneration}"); seen != "" {
+		a.t.Errorf("a deposed leader wrote of generation %s", seen)
 	}
 }
 
-// ourWords is what is wrong without the line, the path and the value, which
-// the API server writes in its own way.
-func ourWords(text string) string {
-	text, _, _ = strings.Cut(text, "\n")
-	for _, start := range []string{"want ", "should ", "supported values", "unknown field"} {
-		if i := strings.Index(text, start); i >= 0 {
-			return text[i:]
-		}
+// wantTables: what kubectl get prints of a Binary that is up on both nodes.
+func (a *api) wantTables(url string) {
+	a.t.Helper()
+	short := map[string]string{"NAME": "sleeper", "NODES": "2", "UP": "2", "UPDATED": "2", "ROLES": `\["\*"\]`, "AGE": `\d+s`}
+	wantRow(a.t, a.table("binaries")[0], short)
+	wide := map[string]string{"PROFILE": "isolated", "URL": regexp.QuoteMeta(url), "MESSAGE": ""}
+	for column, pattern := range short {
+		wide[column] = pattern
 	}
-	return strconv.Quote(text)
+	wantRow(a.t, a.table("binaries", "-o", "wide")[0], wide)
+	rows, wideRows := a.table("binaryinstances"), a.table("binaryinstances", "-o", "wide")
+	if len(rows) != 2 || len(wideRows) != 2 {
+		a.t.Fatalf("%d instances", len(rows))
+	}
+	for i, node := range []string{"node-a", "node-b"} {
+		short := map[string]string{
+			"NAME": `sleeper\.` + node, "BINARY": "sleeper", "NODE": node, "STATE": "Healthy", "PORTS": `http=31\d{3}`, "RESTARTS": "0", "SINCE": `\d+s`,
+		}
+		wantRow(a.t, rows[i], short)
+		short["PID"], short["DIGEST"], short["MESSAGE"] = a.get("binaryinstance/sleeper."+node, "{.status.pid}"), "sha256:[0-9a-f]{64}", ""
+		wantRow(a.t, wideRows[i], short)
+	}
 }

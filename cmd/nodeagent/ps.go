@@ -75,7 +75,7 @@ func writeLaunched(out io.Writer, all []launched, now time.Time) error {
 			pid = fmt.Sprint(s.Pid)
 		}
 		if l.Memory != nil {
-			memory = resource.NewQuantity(*l.Memory>>20<<20, resource.BinarySI).String()
+			memory = whole(*l.Memory)
 		}
 		message := s.Message
 		if s.Next != nil {
@@ -84,6 +84,15 @@ func writeLaunched(out io.Writer, all []launched, now time.Time) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.Name, s.State, since, s.Endpoints, pid, s.Restarts, memory, l.Source, message)
 	}
 	return w.Flush()
+}
+
+// whole is an amount in Mi, below one in Ki.
+func whole(bytes int64) string {
+	unit := 20
+	if bytes < 1<<20 {
+		unit = 10
+	}
+	return resource.NewQuantity(bytes>>unit<<unit, resource.BinarySI).String()
 }
 
 func newInspectCommand() *cobra.Command {

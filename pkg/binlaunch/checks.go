@@ -28,6 +28,9 @@ func (u *unit) checks(t *task) health.Checks {
 			GracePeriod: h.GracePeriod.Duration, Interval: h.Interval.Duration, Timeout: h.Timeout.Duration,
 			MaxFailures: int(*h.MaxConsecutiveFailures),
 		}
+		if h.Delay != nil {
+			c.Policy.Delay = h.Delay.Duration
+		}
 	}
 	if r := t.spec.Spec.Readiness; r != nil {
 		c.Readiness = u.probe(t, &r.Probe, 299)

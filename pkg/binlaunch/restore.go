@@ -104,25 +104,12 @@ func (u *unit) resume() {
 			u.log.Error("an update of this task will refuse connections", "err", err)
 		}
 		u.log.Info("task taken up again", "task", t.id, "pid", t.proc.Pid(), "state", string(t.state))
-		u.holdOn(t)
 		u.watch(t, t.proc.Started(), t.state != v1alpha1.StateStarting)
 	}
 	for _, t := range u.leaving {
 		t.state = v1alpha1.StateStopping
 		u.stop(t)
 	}
-}
-
-// holdOn claims the program of a task that runs, so that the store keeps it. It
-// is verified again on the way; a failure is told and ends nothing.
-func (u *unit) holdOn(t *task) {
-	u.get(t, func(program Program, _ time.Duration, err error) {
-		if err != nil {
-			u.log.Warn("the program of a task that runs is not in the store", "task", t.id, "err", err)
-			return
-		}
-		u.fetched(t, program, 0)
-	})
 }
 
 func (s *Supervisor) clearAway(t Task) {

@@ -102,6 +102,8 @@ func (u *unit) want(source string, w Wanted, ok bool) {
 
 // specHash tells two specs apart by what they mean, not by what was left out.
 // How an update goes about is no change of the program: it restarts nothing.
+// A field that is new has to stay empty where it is not set, or an upgrade of the
+// agent would exchange every task.
 func specHash(s *v1alpha1.BinarySpec) string {
 	d := s.DeepCopy()
 	d.Update, d.Roles = v1alpha1.Update{}, nil

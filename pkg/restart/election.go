@@ -21,10 +21,6 @@ import (
 // their own namespace.
 const LeaseLeader = "restart-leader"
 
-// LeaseLaunch is the name of the Lease that the agent holds which leads the
-// updates of launched binaries (pkg/binlaunch/rollout).
-const LeaseLaunch = "nodeagent-launch"
-
 // tempo is how fast leaders and holders are found to be gone.
 type tempo struct {
 	renew   time.Duration // the leader renews its Lease so often

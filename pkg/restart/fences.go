@@ -200,12 +200,12 @@ func fenceLeases(node, claimed Expression) Fence {
 	paused := fmt.Sprintf("metadata.?annotations[?'%s']", v1alpha1.AnnotationPaused)
 	return Fence{
 		Name:      "nodeagent-leases",
-		Purpose:   "An agent writes the three Leases that all agents share, leads in its own node's name, and does not end a pause.",
+		Purpose:   "An agent writes the two Leases that all agents share, leads in its own node's name, and does not end a pause.",
 		Resources: []FencedResource{{[]string{"coordination.k8s.io"}, []string{"leases"}, []string{"CREATE", "UPDATE"}}},
 		Variables: []Expression{node},
 		Rules: []Expression{
 			claimed,
-			{"an agent writes no Lease but those of the agents", fmt.Sprintf("object.metadata.name in ['%s', '%s', '%s']", LeaseSlots, LeaseLeader, LeaseLaunch)},
+			{"an agent writes no Lease but those of the agents", fmt.Sprintf("object.metadata.name in ['%s', '%s']", LeaseSlots, LeaseLeader)},
 			{"an agent leads in its own node's name", "object.?spec.?holderIdentity.orValue('') == '' || object.spec.holderIdentity.startsWith(variables.node + '_')"},
 			{"an agent neither makes nor ends a pause", fmt.Sprintf("object.%[1]s == (oldObject == null ? optional.none() : oldObject.%[1]s)", paused)},
 		},

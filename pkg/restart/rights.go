@@ -83,7 +83,7 @@ func LaunchRights() []Right {
 		{"nodeagent.dev", "binaryinstances", "", "create", "what is launched on this node"},
 		{"nodeagent.dev", "binaryinstances", "", "delete", "it is launched here no more"},
 		{"nodeagent.dev", "binaryinstances", "status", "patch", "how it stands on this node"},
-		{"", "nodes", "", "list", "this node's role; to the agent that leads: which nodes are gone for good"},
+		{"", "nodes", "", "list", "this node's role, and its uid: what it reports goes with it"},
 		{"", "nodes", "", "watch", "this node's role"},
 	}
 }

@@ -25,6 +25,18 @@ func (c *Cluster) InstallAgent(t *testing.T, more ...string) {
 // bound to its pod, which tells the API server the node.
 func (c *Cluster) Agent(t *testing.T, node string) *rest.Config {
 	t.Helper()
+	return c.ConfigOf(c.agentToken(t, node))
+}
+
+// AgentKubeconfig is the same as a file.
+func (c *Cluster) AgentKubeconfig(t *testing.T, node string) string {
+	t.Helper()
+	c.writeKubeconfig("agent-"+node, c.agentToken(t, node))
+	return c.Kubeconfig("agent-" + node)
+}
+
+func (c *Cluster) agentToken(t *testing.T, node string) string {
+	t.Helper()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "nodeagent", Name: "agent-" + node}, Spec: Template("agent").Spec}
 	pod.Spec.ServiceAccountName, pod.Spec.NodeName = "nodeagent", node
 	c.Create(t, pod)
@@ -33,5 +45,5 @@ func (c *Cluster) Agent(t *testing.T, node string) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.ConfigOf(strings.TrimSpace(string(token)))
+	return strings.TrimSpace(string(token))
 }

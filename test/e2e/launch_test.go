@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -39,6 +41,8 @@ func TestLaunch(t *testing.T) {
 	t.Log("\n" + out)
 	s.prometheusScrapesLaunched()
 	s.updatedUnderLoad(url, digest)
+	s.haltsOnFailure(url, digest)
+	s.twoNodesAtATime(url, digest)
 	s.outlivesItsAgents()
 	s.waitsForPort(url, digest)
 	s.followsRole()
@@ -52,19 +56,12 @@ func TestLaunch(t *testing.T) {
 func (s *story) updatedUnderLoad(url, digest string) {
 	s.t.Helper()
 	load := s.startAsking()
+	rollouts := s.watchRollouts()
 	for i := range updates {
-		generation := fmt.Sprintf("update-%d", i)
-		s.apply(exporterSpec(url, digest, generation))
-		s.must(cluster.Until(s.ctx, "both nodes run "+generation, func(ctx context.Context) (bool, error) {
-			b := &v1alpha1.Binary{}
-			if err := s.Get(ctx, client.ObjectKey{Name: exporter}, b); err != nil {
-				return false, err
-			}
-			if b.Status.ObservedGeneration != b.Generation || b.Status.Updated != 2 || b.Status.Up != 2 {
-				return false, fmt.Errorf("%d of %d nodes updated, %d up: %s", b.Status.Updated, b.Status.Nodes, b.Status.Up, b.Status.Message)
-			}
-			return true, nil
-		}))
+		s.update(exporterSpec(url, digest, fmt.Sprintf("update-%d", i)))
+	}
+	if most := rollouts.stop(); most.admitted != 1 || most.exchanging != 1 {
+		s.t.Errorf("%d nodes were admitted and %d exchanging at a time; maxUnavailable is 1", most.admitted, most.exchanging)
 	}
 	s.must(cluster.Until(s.ctx, fmt.Sprintf("%d requests were made", asksLaunched), func(context.Context) (bool, error) {
 		return load.asked.Load() >= asksLaunched, nil
@@ -77,6 +74,73 @@ func (s *story) updatedUnderLoad(url, digest string) {
 	}
 	if n := load.dropped.Load(); n > load.asked.Load()/200 {
 		s.t.Errorf("%d of %d requests were dropped", n, load.asked.Load())
+	}
+}
+
+// update applies a changed spec and waits until both nodes run it.
+func (s *story) update(b *v1alpha1.Binary) {
+	s.t.Helper()
+	s.apply(b)
+	s.must(cluster.Until(s.ctx, "both nodes run the changed spec", func(ctx context.Context) (bool, error) {
+		b := &v1alpha1.Binary{}
+		if err := s.Get(ctx, client.ObjectKey{Name: exporter}, b); err != nil {
+			return false, err
+		}
+		if b.Status.ObservedGeneration != b.Generation || b.Status.Updated != 2 || b.Status.Up != 2 {
+			return false, fmt.Errorf("%d of %d nodes updated, %d up: %s", b.Status.Updated, b.Status.Nodes, b.Status.Up, b.Status.Message)
+		}
+		return true, nil
+	}))
+}
+
+// haltsOnFailure: a change that ends at once is taken back on the first node and
+// never reaches the second; what ran runs on and answers, until a better change.
+func (s *story) haltsOnFailure(url, digest string) {
+	s.t.Helper()
+	before := s.processes()
+	bad := exporterSpec(url, digest, "bad")
+	bad.Spec.Command = append(bad.Spec.Command, "--no-such-flag")
+	rollouts := s.watchRollouts()
+	s.apply(bad)
+	s.must(cluster.Until(s.ctx, "the update is halted", func(ctx context.Context) (bool, error) {
+		b := &v1alpha1.Binary{}
+		err := s.Get(ctx, client.ObjectKey{Name: exporter}, b)
+		if err == nil && !strings.HasPrefix(b.Status.Message, "halted at 0 of 2 nodes: on ") {
+			err = fmt.Errorf("%s", b.Status.Message)
+		}
+		return err == nil, err
+	}))
+	if most := rollouts.stop(); most.admitted != 1 || most.exchanging != 1 {
+		s.t.Errorf("%d nodes were admitted and %d exchanging at a time of a change that fails", most.admitted, most.exchanging)
+	}
+	rejected := 0
+	for _, i := range s.instances(exporter) {
+		if i.Status.RejectedGeneration == i.Status.ObservedGeneration {
+			rejected++
+		}
+		if i.Status.State != v1alpha1.StateHealthy || fmt.Sprint(i.Status.Pid) != before[i.Spec.Node] {
+			s.t.Errorf("on %s process %s ran, now %d, %s", i.Spec.Node, before[i.Spec.Node], i.Status.Pid, i.Status.State)
+		}
+	}
+	if rejected != 1 {
+		s.t.Errorf("rejected on %d nodes", rejected)
+	}
+	for _, address := range s.nodeAddresses() {
+		s.must(askOnce(s.ctx, http.DefaultClient, fmt.Sprintf("http://%s:%d/", address, exporterPort)))
+	}
+	s.update(exporterSpec(url, digest, "better"))
+}
+
+// twoNodesAtATime: with a larger maxUnavailable both nodes change at once.
+func (s *story) twoNodesAtATime(url, digest string) {
+	s.t.Helper()
+	both := exporterSpec(url, digest, "both")
+	most := intstr.FromString("100%")
+	both.Spec.Update.MaxUnavailable = &most
+	rollouts := s.watchRollouts()
+	s.update(both)
+	if most := rollouts.stop(); most.admitted != 2 {
+		s.t.Errorf("%d nodes were admitted at a time; maxUnavailable is 100%% of 2", most.admitted)
 	}
 }
 
@@ -174,6 +238,9 @@ func (s *story) followsRole() {
 	patch := client.MergeFrom(b.DeepCopy())
 	b.Spec.Roles = []string{"private"}
 	s.must(s.Patch(s.ctx, b, patch))
+	s.taint(last, v1alpha1.LabelRole+"=public:NoSchedule") // tasks are no pods: the label alone moves them
+	s.t.Cleanup(func() { s.taint(last, v1alpha1.LabelRole+"-") })
+	s.upOn(exporter, 2)
 	s.label(last, "public")
 	s.t.Cleanup(func() { s.unlabel(last) })
 	s.upOn(exporter, 1)

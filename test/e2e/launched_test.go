@@ -154,11 +154,74 @@ func (s *story) label(node, role string) {
 	s.must(err)
 }
 
+func (s *story) taint(node, taint string) {
+	s.t.Helper()
+	if _, err := s.Kubectl(context.WithoutCancel(s.ctx), "taint", "node", node, taint); err != nil {
+		s.t.Error(err)
+	}
+}
+
 func (s *story) unlabel(node string) {
 	s.t.Helper()
 	if _, err := s.Kubectl(context.WithoutCancel(s.ctx), "label", "node", node, v1alpha1.LabelRole+"-"); err != nil {
 		s.t.Error(err)
 	}
+}
+
+// rollouts watches how an update goes from node to node.
+type rollouts struct{ stop func() mostAtATime }
+
+// mostAtATime is on how many nodes at once something was seen.
+type mostAtATime struct{ admitted, exchanging int }
+
+// watchRollouts follows the exporter's Binary and its instances until stop. What
+// the API server tells of one kind comes in the order in which it was written.
+func (s *story) watchRollouts() *rollouts {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.ctx)
+	var most mostAtATime
+	var both sync.WaitGroup
+	follow := func(list client.ObjectList, see func(client.Object)) {
+		s.must(s.List(ctx, list)) // first, as in cluster.Follow
+		w, err := s.Watch(ctx, list, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}})
+		s.must(err)
+		both.Go(func() {
+			defer w.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case e, open := <-w.ResultChan():
+					if !open {
+						s.t.Error("the watch of an update has ended")
+						return
+					}
+					if o, ok := e.Object.(client.Object); ok {
+						see(o)
+					}
+				}
+			}
+		})
+	}
+	follow(&v1alpha1.BinaryList{}, func(o client.Object) {
+		if b, ok := o.(*v1alpha1.Binary); ok && b.Name == exporter {
+			most.admitted = max(most.admitted, len(b.Status.Admitted))
+		}
+	})
+	exchanging := map[string]bool{}
+	follow(&v1alpha1.BinaryInstanceList{}, func(o client.Object) {
+		i, ok := o.(*v1alpha1.BinaryInstance)
+		if !ok || i.Spec.Binary != exporter {
+			return
+		}
+		if delete(exchanging, i.Spec.Node); i.Status.Next != nil {
+			exchanging[i.Spec.Node] = true
+		}
+		most.exchanging = max(most.exchanging, len(exchanging))
+	})
+	r := &rollouts{stop: func() mostAtATime { cancel(); both.Wait(); return most }}
+	s.t.Cleanup(func() { r.stop() })
+	return r
 }
 
 // asking is a load on the exporter of every node.

@@ -100,6 +100,7 @@ type BinarySpec struct {
 	// profile is isolated (the default), host-observer (it sees the real /proc,
 	// /sys and mounts, read-only) or privileged (which the node's configuration
 	// has to allow).
+	// +kubebuilder:default=isolated
 	// +optional
 	Profile Profile `json:"profile,omitempty"`
 
@@ -111,6 +112,7 @@ type BinarySpec struct {
 	// roles are the values of the node's label nodeagent.dev/role on which the
 	// task runs; "*" is any. A node without the label is private.
 	// Default: [private].
+	// +kubebuilder:default={private}
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(r, r == '*' || r.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",message="want roles such as public, or '*'"
 	// +kubebuilder:validation:items:MaxLength=63
@@ -145,12 +147,13 @@ type BinarySpec struct {
 
 // Artifact is one file or archive that is fetched into the sandbox folder.
 //
-// +kubebuilder:validation:XValidation:rule="self.url.matches('^((https?|oci)://[^/ ]+/|file:///)[^ ]+$')",message="want an http, https, oci or file URL"
-// +kubebuilder:validation:XValidation:rule="!has(self.mirrors) || self.mirrors.all(m, m.matches('^((https?|oci)://[^/ ]+/|file:///)[^ ]+$'))",message="want mirrors to be http, https, oci or file URLs"
-// +kubebuilder:validation:XValidation:rule="(has(self.sha256) && size(self.sha256) > 0) || (has(self.sha512) && size(self.sha512) > 0) || has(self.signature) || (has(self.insecure) && self.insecure)",message="want sha256, sha512 or a signature: without one nothing tells whether it is the right program. insecure: true runs it all the same"
+// +kubebuilder:validation:XValidation:rule="self.url.matches('^((https?|oci([+]http)?)://[^/ ]+/|file:///)[^ ]+$')",message="want an http, https, oci or file URL"
+// +kubebuilder:validation:XValidation:rule="!has(self.mirrors) || self.mirrors.all(m, m.matches('^((https?|oci([+]http)?)://[^/ ]+/|file:///)[^ ]+$'))",message="want mirrors to be http, https, oci or file URLs"
+// +kubebuilder:validation:XValidation:rule="(has(self.sha256) && size(self.sha256) > 0) || (has(self.sha512) && size(self.sha512) > 0) || has(self.signature) || self.url.matches('^oci([+]http)?://[^ ]+@sha256:[0-9a-f]{64}(#[^ ]*)?$') || (has(self.insecure) && self.insecure)",message="want sha256, sha512 or a signature: without one nothing tells whether it is the right program. insecure: true runs it all the same"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha256) || self.sha256.all(a, self.sha256[a].matches('^[0-9a-f]{64}$'))",message="want sha256 as 64 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="!has(self.sha512) || self.sha512.all(a, self.sha512[a].matches('^[0-9a-f]{128}$'))",message="want sha512 as 128 lower case hexadecimal digits"
 // +kubebuilder:validation:XValidation:rule="(!has(self.sha256) || self.sha256.all(a, a == '*' || a.matches('^[a-z0-9]+$'))) && (!has(self.sha512) || self.sha512.all(a, a == '*' || a.matches('^[a-z0-9]+$')))",message="want digests by architecture as Go names it (amd64, arm64), or '*'"
+// +kubebuilder:validation:XValidation:rule="!(has(self.insecure) && self.insecure) || ((!has(self.sha256) || size(self.sha256) == 0) && (!has(self.sha512) || size(self.sha512) == 0) && !has(self.signature) && !self.url.matches('^oci([+]http)?://[^ ]+@sha256:[0-9a-f]{64}(#[^ ]*)?$'))",message="want no insecure beside a digest or a signature: take one of them away"
 // +kubebuilder:validation:XValidation:rule="!has(self.path) || size(self.path) == 0 || !(self.path.startsWith('/') || self.path.split('/').exists(p, p == '..'))",message="want a path inside the sandbox folder, without '..'"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || size(self.mode) == 0 || self.mode.matches('^0?[0-7]{3}$')",message="want an octal mode such as 0755"
 type Artifact struct {
@@ -430,6 +433,13 @@ const (
 // +kubebuilder:validation:XValidation:rule="(!has(self.interval) || duration(self.interval) >= duration('100ms')) && (!has(self.timeout) || duration(self.timeout) >= duration('100ms'))",message="want an interval and a timeout of at least 100ms"
 type HealthCheck struct {
 	Probe `json:",inline"`
+
+	// delay is the time from the start until the first probe. Default 0s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +optional
+	Delay *metav1.Duration `json:"delay,omitempty"`
 
 	// gracePeriod is the time from the start in which failures do not count,
 	// until the first success. Default 5m.

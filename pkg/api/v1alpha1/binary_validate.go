@@ -29,6 +29,7 @@ const (
 	wantURL           = "want an http, https, oci or file URL"
 	wantMirrors       = "want mirrors to be http, https, oci or file URLs"
 	wantDigest        = "want sha256, sha512 or a signature: without one nothing tells whether it is the right program. insecure: true runs it all the same"
+	wantVouched       = "want no insecure beside a digest or a signature: take one of them away"
 	wantSHA256        = "want sha256 as 64 lower case hexadecimal digits"
 	wantSHA512        = "want sha512 as 128 lower case hexadecimal digits"
 	wantArchitecture  = "want digests by architecture as Go names it (amd64, arm64), or '*'"
@@ -102,6 +103,7 @@ func (s *BinarySpec) validate(at *field.Path) field.ErrorList {
 		}
 		check(fits, at.Child("update", "maxUnavailable"), m.String(), wantUnavailable)
 	}
+	errs = append(errs, durations(at.Child("update"), map[string]*metav1.Duration{"deadline": s.Update.Deadline})...)
 	return errs
 }
 
@@ -112,12 +114,15 @@ func (a *Artifact) validate(at *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(at, value, want))
 		}
 	}
-	const aURL = `^((https?|oci)://[^/ ]+/|file:///)[^ ]+$`
+	const aURL = `^((https?|oci([+]http)?)://[^/ ]+/|file:///)[^ ]+$`
 	check(matches(aURL, a.URL), a.URL, wantURL)
 	for _, m := range a.Mirrors {
 		check(matches(aURL, m), m, wantMirrors)
 	}
-	check(len(a.SHA256) > 0 || len(a.SHA512) > 0 || a.Signature != nil || a.Insecure, a.URL, wantDigest)
+	const byDigest = `^oci([+]http)?://[^ ]+@sha256:[0-9a-f]{64}(#[^ ]*)?$`
+	vouched := len(a.SHA256) > 0 || len(a.SHA512) > 0 || a.Signature != nil || matches(byDigest, a.URL)
+	check(vouched || a.Insecure, a.URL, wantDigest)
+	check(!vouched || !a.Insecure, a.URL, wantVouched)
 	for arch, d := range a.SHA256 {
 		check(matches(`^[0-9a-f]{64}$`, string(d)), d, wantSHA256)
 		check(arch == "*" || matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
@@ -240,6 +245,7 @@ func (s *BinarySpec) validateChecks(at *field.Path) field.ErrorList {
 	if h := s.Health; h != nil {
 		at := at.Child("health")
 		errs = append(errs, h.validate(at, s.Ports, wantHealthPort, h.Interval, h.Timeout)...)
+		errs = append(errs, durations(at, map[string]*metav1.Duration{"delay": h.Delay, "gracePeriod": h.GracePeriod})...)
 		if n := h.MaxConsecutiveFailures; n != nil {
 			errs = append(errs, between(at.Child("maxConsecutiveFailures"), int64(*n), 0, 1000)...)
 		}
@@ -298,6 +304,17 @@ func oneOf[T ~string](at *field.Path, value T, known ...T) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.NotSupported(at, value, known)}
+}
+
+func durations(at *field.Path, all map[string]*metav1.Duration) field.ErrorList {
+	const pattern = `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	var errs field.ErrorList
+	for name, d := range all {
+		if d != nil && !matches(pattern, d.Duration.String()) {
+			errs = append(errs, field.Invalid(at.Child(name), d.Duration.String(), "should match '"+pattern+"'"))
+		}
+	}
+	return errs
 }
 
 func between(at *field.Path, n, low, high int64) field.ErrorList {

@@ -2,10 +2,12 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // BinaryInstance is what one node reports of one Binary. It is named
-// BINARY.NODE, written by that node's agent alone, and goes with the Binary.
+// BINARY.NODE and written by that node's agent alone. It goes when nothing of
+// the Binary is left on the node, and with the Node, which owns it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -46,6 +48,11 @@ type BinaryInstanceSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Binary string `json:"binary"`
+	// uid is the Binary's: a later one of the same name is another.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	UID types.UID `json:"uid,omitempty"`
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node"`
@@ -107,8 +114,9 @@ type BinaryInstanceStatus struct {
 	// +optional
 	Digest string `json:"digest,omitempty"`
 
-	// verified says how that was found to be the right one: sha256, sha512,
-	// signed by KEY, or insecure.
+	// verified says how each artifact was found to be the right one: sha256,
+	// sha512, signed by KEY, digest in the URL, or insecure with the sha256 that
+	// was found and the one that it was before.
 	// +optional
 	Verified []string `json:"verified,omitempty"`
 

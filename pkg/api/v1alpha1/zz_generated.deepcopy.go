@@ -455,6 +455,11 @@ func (in *HTTPProbe) DeepCopy() *HTTPProbe {
 func (in *HealthCheck) DeepCopyInto(out *HealthCheck) {
 	*out = *in
 	in.Probe.DeepCopyInto(&out.Probe)
+	if in.Delay != nil {
+		in, out := &in.Delay, &out.Delay
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.GracePeriod != nil {
 		in, out := &in.GracePeriod, &out.GracePeriod
 		*out = new(v1.Duration)

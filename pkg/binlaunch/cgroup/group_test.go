@@ -71,7 +71,8 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	tr := tree(t)
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
-	g, missing, err := tr.Create("one", Limits{CPU: 500, Memory: 64 << 20, Pids: 16, Together: true})
+	device := aDevice(t)
+	g, missing, err := tr.Create("one", Limits{CPU: 500, Memory: 64 << 20, Pids: 16, CPUs: "0", Together: true, IO: []IO{{Device: device, ReadBPS: 1 << 20, WriteIOPS: 100}}})
 	if err != nil || len(missing) > 0 {
 		t.Fatal(missing, err)
 	}
@@ -80,9 +81,15 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 		t.Fatal(id, err)
 	}
 	// The kernel's own word for the limits.
-	file := map[bool]string{true: filepath.Join("/sys/fs/cgroup", tr.parent, "one/pids.max"), false: filepath.Join("/sys/fs/cgroup/pids", tr.parent, "one/pids.max")}[tr.V2()]
-	if raw, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(raw)) != "16" {
-		t.Errorf("%s: %q %v", file, raw, err)
+	for file, want := range map[bool]map[string]string{
+		true: {"cpu.max": "50000 100000", "memory.max": "67108864", "memory.oom.group": "1", "pids.max": "16", "cpuset.cpus": "0", "io.max": device + " rbps=1048576 wbps=max riops=max wiops=100"},
+		false: {"cpu/cpu.cfs_quota_us": "50000", "memory/memory.limit_in_bytes": "67108864", "pids/pids.max": "16", "cpuset/cpuset.cpus": "0",
+			"blkio/blkio.throttle.read_bps_device": device + " 1048576", "blkio/blkio.throttle.write_iops_device": device + " 100"},
+	}[tr.V2()] {
+		path := filepath.Join("/sys/fs/cgroup", filepath.Dir(file), tr.parent, "one", filepath.Base(file))
+		if raw, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(raw)) != want {
+			t.Errorf("%s: %q %v, want %s", path, raw, err, want)
+		}
 	}
 	c := inside(t, g, "sh -c 'sleep 600' & sh -c 'sleep 600' & wait")
 	for len(must(g.Procs())) < 3 {
@@ -118,6 +125,20 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	if _, err := tr.Load("one"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after its removal: %v", err)
 	}
+}
+
+// aDevice is the number of some disk of this machine.
+func aDevice(t *testing.T) string {
+	t.Helper()
+	all, err := filepath.Glob("/sys/block/*/dev")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("this machine has no disk: %v", err)
+	}
+	raw, err := os.ReadFile(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(raw))
 }
 
 func must(pids []int, err error) []int {

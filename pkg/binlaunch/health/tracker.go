@@ -5,6 +5,7 @@ import "time"
 // Policy is Marathon's: gracePeriodSeconds, intervalSeconds, timeoutSeconds,
 // maxConsecutiveFailures.
 type Policy struct {
+	Delay       time.Duration // from the start, until the first probe
 	GracePeriod time.Duration // from the start, until the first success
 	Interval    time.Duration
 	Timeout     time.Duration

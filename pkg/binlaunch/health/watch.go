@@ -39,6 +39,9 @@ func (c Checks) Watch(ctx context.Context, started time.Time, wasUp bool, tell f
 		tell(Report{Verdict: Passed})
 		return
 	}
+	if !wasUp && !sleep(ctx, c.Policy.Delay-time.Since(started)) {
+		return
+	}
 	tracker := Tracker{Policy: c.Policy, Started: started, passed: wasUp}
 	last := Ignored
 	for n := 1; ; n++ {

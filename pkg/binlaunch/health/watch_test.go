@@ -59,6 +59,29 @@ func TestWatch(t *testing.T) {
 
 // Readiness has to pass once before anything is told as passed, and is not
 // asked again; a task that was up before the agent started is not asked.
+// Nothing is asked before the delay is over, counted from the start of the
+// process: an agent that comes later waits for the rest of it.
+func TestWatchDelay(t *testing.T) {
+	for _, passed := range []time.Duration{0, 4 * time.Second, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			probe := &answers{says: func(int) error { return nil }}
+			began := time.Now()
+			Checks{Health: probe, Policy: Policy{Delay: 15 * time.Second, Interval: time.Minute, Timeout: time.Second, MaxFailures: 3}}.
+				Watch(ctx, began.Add(-passed), false, func(r Report) {
+					if took := time.Since(began); took != max(0, 15*time.Second-passed) || r.Verdict != Passed {
+						t.Errorf("%v after %s, started %s before", r.Verdict, took, passed)
+					}
+					cancel()
+				})
+			if probe.calls != 1 {
+				t.Errorf("asked %d times", probe.calls)
+			}
+		})
+	}
+}
+
 func TestWatchReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ready := &answers{says: func(call int) error {
@@ -98,6 +121,7 @@ func TestHTTPStatus(t *testing.T) {
 			return
 		}
 		w.Header().Set("Location", "http://192.0.2.1/") // never asked
+		w.WriteHeader(http.StatusEarlyHints)            // read past
 		w.WriteHeader(int(status.Load()))
 	})
 	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)

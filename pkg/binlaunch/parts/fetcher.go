@@ -41,7 +41,7 @@ func (f *Fetcher) Get(ctx context.Context, owner string, artifacts []v1alpha1.Ar
 	}
 	p = binlaunch.Program{Digest: entry.Digest, Folder: entry.Path, Phases: phasesOf(result.Phases)}
 	for i, a := range result.Artifacts {
-		p.Verified, p.Pins = append(p.Verified, verifiedBy(artifacts[i], a)), append(p.Pins, a.SHA256)
+		p.Verified, p.Pins = append(p.Verified, verifiedBy(artifacts[i], a, result.StaleReason)), append(p.Pins, a.SHA256)
 		if a.Changed != "" {
 			p.Changed = fmt.Sprintf("%s was %s and is %s", a.URL, a.Changed, a.SHA256)
 		}
@@ -93,7 +93,9 @@ func digests(byArch map[string]v1alpha1.Digest) map[string]string {
 	return out
 }
 
-func verifiedBy(asked v1alpha1.Artifact, got fetch.Fetched) string {
+// verifiedBy says how an artifact was found to be the right one, and of an
+// insecure one what it is and was.
+func verifiedBy(asked v1alpha1.Artifact, got fetch.Fetched, stale string) string {
 	var how []string
 	if len(asked.SHA256) > 0 {
 		how = append(how, "sha256")
@@ -104,10 +106,20 @@ func verifiedBy(asked v1alpha1.Artifact, got fetch.Fetched) string {
 	if got.Signer != "" {
 		how = append(how, "signed by "+got.Signer)
 	}
-	if len(how) == 0 {
-		return "insecure"
+	switch {
+	case len(how) == 0 && !got.Insecure:
+		return "digest in the URL"
+	case len(how) > 0:
+		return strings.Join(how, ", ")
 	}
-	return strings.Join(how, ", ")
+	text := "insecure: sha256 " + got.SHA256
+	if got.Changed != "" {
+		text += ", was " + got.Changed
+	}
+	if stale != "" {
+		text += ", as last known: " + stale
+	}
+	return text
 }
 
 func phasesOf(p fetch.Phases) map[string]time.Duration {

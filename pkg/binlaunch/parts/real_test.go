@@ -68,6 +68,8 @@ type node struct {
 	cgroup     string
 	url        string // of the program
 	digest     string
+	sent       *atomic.Int64 // how often the program was asked for
+	boot       string        // its id; empty: this machine's
 	supervisor *binlaunch.Supervisor
 	kill       func()
 }
@@ -81,7 +83,11 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }))
+	sent := &atomic.Int64{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		sent.Add(1)
+		_, _ = w.Write(content)
+	}))
 	t.Cleanup(srv.Close)
 	sum := sha256.Sum256(content)
 	state, err := os.MkdirTemp("/dev/shm", "nodeagent-parts-")
@@ -97,7 +103,7 @@ func newNode(t *testing.T) *node {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), kill: func() {}}
+	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), sent: sent, kill: func() {}}
 }
 
 // removeCgroups ends what a test has left in its cgroups, v1 or v2, and removes
@@ -136,7 +142,7 @@ func removeCgroups(t *testing.T, name string) {
 func (n *node) agent(wanted ...*v1alpha1.Binary) {
 	n.t.Helper()
 	log := slog.New(slog.NewTextHandler(n.t.Output(), nil))
-	kept, err := store.Open(store.Options{Dir: filepath.Join(n.root, "store"), Logger: log})
+	kept, err := store.Open(store.Options{Dir: filepath.Join(n.root, "store"), BootID: n.boot, Logger: log})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -328,7 +334,7 @@ func TestEndedWhileNoAgentRan(t *testing.T) {
 	}
 }
 
-// What the spec says of user, rlimits, network and cores is what the process finds.
+// What the spec says of user, rlimits, network, cores and disks is what the process finds.
 func TestShutInAsTheSpecSays(t *testing.T) {
 	n := newNode(t)
 	b := n.binary("shut", 1, "shut")
@@ -336,9 +342,19 @@ func TestShutInAsTheSpecSays(t *testing.T) {
 	b.Spec.User, b.Spec.Network = "1234:2345", v1alpha1.NetworkNone
 	b.Spec.Rlimits = []v1alpha1.Rlimit{{Name: "stack", Soft: 1 << 20, Hard: &hard}}
 	b.Spec.Resources.CPUSet = "0"
+	disks, err := filepath.Glob("/sys/block/*/dev")
+	if err != nil || len(disks) == 0 {
+		t.Fatalf("this machine has no disk: %v", err)
+	}
+	number, err := os.ReadFile(disks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, rate := strings.TrimSpace(string(number)), resource.MustParse("10Mi")
+	b.Spec.Resources.IO = []v1alpha1.IOLimit{{Device: disk, ReadBytesPerSecond: &rate}}
 	n.agent(b)
 	i := n.up("shut", 1)
-	for _, lock := range []string{"uid 1234", "rlimit stack", "network namespace", "cpuset cpus"} {
+	for _, lock := range []string{"uid 1234", "rlimit stack", "network namespace", "cpuset cpus", "io " + disk, "cpu", "memory", "pids"} {
 		if !slices.Contains(i.Status.Enforced, lock) {
 			t.Errorf("%q is not among what was enforced: %q; not enforced: %q", lock, i.Status.Enforced, i.Status.NotEnforced)
 		}

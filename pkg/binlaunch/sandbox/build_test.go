@@ -56,6 +56,13 @@ func TestWhatThisNodeLacks(t *testing.T) {
 	}
 }
 
+// The defaults that docs/launch.md tells of.
+func TestDefaults(t *testing.T) {
+	if s := (Spec{}).defaulted(); s.Profile != Isolated || s.Output.MaxBytes != 10_000_000 || s.Output.Files != 5 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestRootOfAnIsolatedTaskIsNobodyOnTheHost(t *testing.T) {
 	p := planned(t, Spec{ID: "x", Command: []string{"x"}, User: "root"}, whole).plan
 	if p.UID != 5000 || p.GID != 5000 || p.InnerUID != 0 || p.InnerGID != 0 {

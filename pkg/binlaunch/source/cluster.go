@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -135,21 +136,24 @@ func (c *Cluster) Binary(name string) (*v1alpha1.Binary, bool) {
 	return b, ok
 }
 
-// Role is the node's label, or private without one; false while the node was
-// not seen yet.
+// Role is the node's label, or private without one; false while there is no
+// such node.
 func (c *Cluster) Role() (string, bool) {
+	n := c.Node()
+	if n == nil {
+		return "", false
+	}
+	return cmp.Or(n.Labels[v1alpha1.LabelRole], v1alpha1.RolePrivate), true
+}
+
+// Node is this node's object, or nil. It must not be changed.
+func (c *Cluster) Node() *corev1.Node {
 	o, ok, err := c.self.GetStore().GetByKey(c.node)
 	if err != nil || !ok {
-		return "", false
+		return nil
 	}
-	n, ok := o.(*corev1.Node)
-	if !ok {
-		return "", false
-	}
-	if role := n.Labels[v1alpha1.LabelRole]; role != "" {
-		return role, true
-	}
-	return v1alpha1.RolePrivate, true
+	n, _ := o.(*corev1.Node)
+	return n
 }
 
 // Synced tells whether Binaries and node were listed once.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,9 +20,10 @@ import (
 
 // Report is how one Binary of the cluster stands on this node.
 type Report struct {
-	Binary string
-	UID    string // of the Binary: a later one of the same name is another
-	Status v1alpha1.BinaryInstanceStatus
+	Binary  string
+	UID     types.UID // of the Binary: a later one of the same name is another
+	NodeUID types.UID // of the Node: the instance goes with it
+	Status  v1alpha1.BinaryInstanceStatus
 }
 
 // Instances writes this node's BinaryInstances: each only when it has changed,
@@ -106,8 +108,8 @@ func (w *Instances) list(ctx context.Context) error {
 
 func (w *Instances) write(ctx context.Context, name string, r Report) error {
 	have := w.written[name]
-	if have != nil && !ownedBy(have, r.UID) {
-		// Of an earlier Binary of this name: the garbage collector is to have it.
+	if have != nil && (have.Spec.UID != r.UID || !ownedBy(have, r.NodeUID)) {
+		// Of an earlier Binary or Node of this name.
 		if err := w.Client.Delete(ctx, have); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("cannot delete BinaryInstance %s: %w", name, err)
 		}
@@ -139,10 +141,10 @@ func (w *Instances) create(ctx context.Context, name string, r Report) (*v1alpha
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{v1alpha1.LabelBinary: r.Binary},
 			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: v1alpha1.GroupVersion().String(), Kind: "Binary", Name: r.Binary, UID: types.UID(r.UID),
+				APIVersion: "v1", Kind: "Node", Name: w.Node, UID: r.NodeUID,
 			}},
 		},
-		Spec: v1alpha1.BinaryInstanceSpec{Binary: r.Binary, Node: w.Node},
+		Spec: v1alpha1.BinaryInstanceSpec{Binary: r.Binary, UID: r.UID, Node: w.Node},
 	}
 	err := w.Client.Create(ctx, i)
 	if apierrors.IsAlreadyExists(err) {
@@ -154,13 +156,8 @@ func (w *Instances) create(ctx context.Context, name string, r Report) (*v1alpha
 	return i, nil
 }
 
-func ownedBy(i *v1alpha1.BinaryInstance, id string) bool {
-	for _, o := range i.OwnerReferences {
-		if o.UID == types.UID(id) {
-			return true
-		}
-	}
-	return false
+func ownedBy(i *v1alpha1.BinaryInstance, id types.UID) bool {
+	return slices.ContainsFunc(i.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == id })
 }
 
 // same compares two statuses as the API server would give them back.

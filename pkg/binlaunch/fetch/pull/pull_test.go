@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +85,43 @@ func TestContentRange(t *testing.T) {
 			t.Errorf("contentRange(%q) = %d, %d, %v", s, from, total, ok)
 		}
 	}
+}
+
+// TestPauses: they double up to the longest, no two who wait come back together,
+// and a server that is busy says when.
+func TestPauses(t *testing.T) {
+	limits := Limits{MinPause: 250 * time.Millisecond, MaxPause: 10 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		waits := func(b *body) time.Duration {
+			began := time.Now()
+			if err := b.wait(); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		var all [2][]time.Duration
+		for i := range all {
+			b := newBody(t.Context(), nil, limits, &Item{}, nil)
+			b.failed = errors.New("it is away")
+			for n := range 8 {
+				d, about := waits(b), min(limits.MinPause<<n, limits.MaxPause)
+				if d < about/2 || d > about*3/2 {
+					t.Errorf("pause %d is %s, about %s is wanted", n, d, about)
+				}
+				all[i] = append(all[i], d)
+			}
+		}
+		if slices.Equal(all[0], all[1]) {
+			t.Errorf("both wait %v", all[0])
+		}
+		for asked, want := range map[time.Duration]time.Duration{5 * time.Second: 5 * time.Second, time.Hour: limits.MaxPause} {
+			b := newBody(t.Context(), nil, limits, &Item{}, nil)
+			b.failed = &busyError{after: asked}
+			if d := waits(b); d != want {
+				t.Errorf("a server asked for %s: %s", asked, d)
+			}
+		}
+	})
 }
 
 func TestStall(t *testing.T) {
