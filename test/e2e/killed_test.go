@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -47,7 +48,7 @@ func TestKilledAtEachStep(t *testing.T) {
 	k := s.killer(old[0].Spec.NodeName)
 	s.person(web, "apps/v1", "Deployment", onePod(&old[0]))
 	r := s.endedTimes("Deployment", "web", 1)
-	t.Logf("killed at: %v", slices.Sorted(maps.Keys(k.moments())))
+	t.Logf("killed before and after: %s", strings.Join(slices.Sorted(maps.Keys(k.moments())), "; "))
 
 	if r.Status.Phase != v1alpha1.PhaseSucceeded {
 		t.Errorf("it ended as %s", r.Status.Phase)
@@ -73,7 +74,7 @@ type killer struct {
 	s    *story
 	node string
 	mu   sync.Mutex
-	at   map[string]int // kills, by what was to be written
+	at   map[string]int // how often each write was asked for
 }
 
 const (
@@ -115,16 +116,18 @@ func (s *story) killer(node string) *killer {
 	}
 	s.create(asks)
 	s.t.Cleanup(func() {
-		if err := s.Delete(context.WithoutCancel(s.ctx), asks); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		if err := errors.Join(s.Delete(ctx, asks), agentsReady(ctx, s.Cluster)); err != nil {
 			s.t.Errorf("cannot remove the webhook: %v", err)
 		}
-		s.agentsReady()
 	})
 	return k
 }
 
-// ServeHTTP answers a review: at the first write of its kind the agent is dead
-// and the write refused; at the next it is dead and the write done; then it may.
+// ServeHTTP answers a review. At the first write of its kind the agent is dead
+// before it is answered, and the write is refused; the next one is done, and the
+// agent is dead before it is let do another; then it may.
 func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	review := &admissionv1.AdmissionReview{}
 	if err := json.NewDecoder(r.Body).Decode(review); err != nil {
@@ -133,16 +136,40 @@ func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	moment := momentOf(review.Request)
-	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
-	if k.at[moment] < killAfter {
-		if err := k.s.killAgentForGood(r.Context(), k.node); err != nil {
-			k.s.t.Errorf("cannot kill the agent at %s: %v", moment, err)
-		}
-		k.at[moment]++
-		review.Response.Allowed = k.at[moment] != killBefore
-		review.Response.Result = &metav1.Status{Message: "the agent is dead", Code: http.StatusServiceUnavailable}
+	k.at[moment]++
+	if k.at[moment] == killBefore {
+		k.kill(moment) // the API server drops what nobody waits for any more
 	}
-	_ = json.NewEncoder(w).Encode(review)
+	review.Response = &admissionv1.AdmissionResponse{
+		UID: review.Request.UID, Allowed: k.at[moment] != killBefore,
+		Result: &metav1.Status{Message: "the agent is dead", Code: http.StatusServiceUnavailable},
+	}
+	if err := answer(w, review); err != nil && k.at[moment] != killBefore {
+		k.s.t.Errorf("cannot answer at %s: %v", moment, err)
+	}
+	if k.at[moment] == killAfter {
+		k.kill(moment) // its next write is not looked at before it is dead
+	}
+}
+
+func (k *killer) kill(moment string) {
+	if err := k.s.killAgentForGood(k.s.ctx, k.node); err != nil {
+		k.s.t.Errorf("cannot kill the agent at %s: %v", moment, err)
+	}
+}
+
+// answer sends the whole answer now, before the handler returns.
+func answer(w http.ResponseWriter, review *admissionv1.AdmissionReview) error {
+	body, err := json.Marshal(review)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if _, err := w.Write(body); err != nil {
+		return err
+	}
+	return http.NewResponseController(w).Flush()
 }
 
 // momentOf names a write by what makes it another step than others of the same
@@ -177,7 +204,7 @@ func (k *killer) moments() map[string]int {
 
 func (k *killer) killedTwiceAt(moment string) bool {
 	for at, kills := range k.moments() {
-		if strings.HasPrefix(at, moment) && kills == killAfter {
+		if strings.HasPrefix(at, moment) && kills >= killAfter {
 			return true
 		}
 	}

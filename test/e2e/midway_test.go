@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -95,7 +96,8 @@ func (s *story) slots(ctx context.Context) string {
 func (s *story) midway() (web *appsv1.Deployment, old []corev1.Pod, seen <-chan cluster.Sighting) {
 	s.t.Helper()
 	web = cluster.Deployment(s.namespace, "web", 2)
-	web.Spec.MinReadySeconds = 8
+	web.Spec.MinReadySeconds = 10
+	web.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromString("100%"))}
 	s.create(web)
 	s.untilComplete(web)
 	old = s.podsOf("web")

@@ -173,7 +173,12 @@ func deploymentRefusals() []refusal {
 			d.Spec.Template.Spec.Containers[0].Ports[0].HostPort = 18998
 		}), then: ready(1)},
 		{name: "deployment claim", sentence: "share volume claim web, which one node at a time can have", first: (*story).claim,
-			make: deployment(1, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes = claimed() })},
+			make: deployment(1, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes = claimed() }), then: func(s *story, o client.Object) {
+				s.must(cluster.Until(s.ctx, "its controller has made the pod", func(ctx context.Context) (bool, error) {
+					err := s.Get(ctx, client.ObjectKeyFromObject(o), o)
+					return o.(*appsv1.Deployment).Status.UpdatedReplicas == 1, err
+				}))
+			}},
 	}
 }
 

@@ -27,7 +27,7 @@ func TestStalled(t *testing.T) {
 		"image": {"ErrImageNeverPull", func(d *appsv1.Deployment) {
 			d.Spec.Template.Spec.Containers[0].Image = goneImage
 		}, func(s *story) { s.everywhere("ctr", "-n", "k8s.io", "images", "rm", goneImage) }},
-		"crash": {"waits in CrashLoopBackOff", func(d *appsv1.Deployment) {
+		"crash": {"exit code 1", func(d *appsv1.Deployment) {
 			d.Spec.Template.Spec.Containers[0].Args = []string{"serve", "--listen", "$(LISTEN)"}
 		}, func(s *story) { s.listenOn("nowhere") }},
 		"probe": {"runs but its readiness probe fails", func(d *appsv1.Deployment) {
