@@ -104,7 +104,8 @@ func (s *story) asAgent(node string) client.Client {
 	admin, err := clientcmd.BuildConfigFromFlags("", strings.TrimSpace(file))
 	s.must(err)
 	config := rest.AnonymousClientConfig(admin)
-	config.BearerToken, config.UserAgent, config.WarningHandler = strings.TrimSpace(token), thief, rest.NoWarnings{}
+	config.WarningHandlerWithContext = rest.NoWarnings{} // else controller-runtime wants a logger
+	config.BearerToken, config.UserAgent = strings.TrimSpace(token), thief
 	c, err := client.New(config, client.Options{Scheme: s.Scheme(), Mapper: s.RESTMapper()})
 	s.must(err)
 	return c

@@ -51,6 +51,14 @@ func (s *story) thirdWithinADay() {
 	s.toldOn("Deployment", "web", "RestartIneffective")
 
 	s.killAgent(s.node(0))
+	s.must(cluster.Until(s.ctx, "the agent is back and has seen that nothing grows", func(ctx context.Context) (bool, error) {
+		agent, err := s.AgentPod(ctx, s.node(0))
+		if err != nil || len(agent.Status.ContainerStatuses) == 0 {
+			return false, err
+		}
+		c := agent.Status.ContainerStatuses[0]
+		return c.RestartCount > 0 && c.Ready && c.State.Running != nil && time.Since(c.State.Running.StartedAt.Time) > 8*time.Second, nil
+	}))
 	old := s.untilReady("web", 2)
 	s.leakIn(&old[0])
 	s.toldOn("Pod", old[0].Name, "DiskFill")
