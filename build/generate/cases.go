@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
@@ -27,9 +29,9 @@ func cases(root string) ([]byte, error) {
 		return nil, errors.New("docs/restart.md does not say where its table begins and ends")
 	}
 	out := bytes.NewBuffer(bytes.Clone(before))
-	out.WriteString(casesBegin + "| kind | situation | what happens | clients see |\n|---|---|---|---|\n")
+	out.WriteString(casesBegin + "| kind | situation | what happens | clients see | played by |\n|---|---|---|---|---|\n")
 	for _, c := range restart.Cases() {
-		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", c.Kind, c.Situation, c.Happens, c.Clients)
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", c.Kind, c.Situation, c.Happens, c.Clients, strings.Join(slices.Concat(c.Stories, c.Lab), ", "))
 	}
 	out.WriteString(casesEnd)
 	out.Write(after)

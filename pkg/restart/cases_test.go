@@ -1,6 +1,11 @@
 package restart
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
 
 // TestCasesArePlayed: what the docs say is what the stories play, and no story
 // is untold.
@@ -21,6 +26,31 @@ func TestCasesArePlayed(t *testing.T) {
 		for name := range all {
 			if !told[name] {
 				t.Errorf("story %s is told by no case", name)
+			}
+		}
+	}
+}
+
+// TestCasesAreOnTheLab: the tests of test/e2e that a case names are there.
+func TestCasesAreOnTheLab(t *testing.T) {
+	files, err := filepath.Glob("../../test/e2e/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`).FindAllSubmatch(text, -1) {
+			there[string(found[1])] = true
+		}
+	}
+	for _, c := range Cases() {
+		for _, name := range c.Lab {
+			if !there[name] {
+				t.Errorf("%s %s: test/e2e has no %s", c.Kind, c.Situation, name)
 			}
 		}
 	}

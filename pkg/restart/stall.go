@@ -71,11 +71,23 @@ func podTrouble(p *corev1.Pod) string {
 		}
 	}
 	for _, c := range p.Status.ContainerStatuses {
+		if last := lastEnd(c); last != nil && !c.Ready {
+			return fmt.Sprintf("Container %s of pod %s ended with exit code %d (restart count %d).", c.Name, p.Name, last.ExitCode, c.RestartCount)
+		}
 		if c.State.Running != nil && !c.Ready {
 			return fmt.Sprintf("Container %s of pod %s runs but its readiness probe fails.", c.Name, p.Name)
 		}
 	}
 	return fmt.Sprintf("Pod %s is %s and not Ready.", p.Name, phaseOf(p))
+}
+
+// lastEnd is how a container ended that ended at all: between two waits in
+// CrashLoopBackOff it runs for a moment.
+func lastEnd(c corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	if c.State.Terminated != nil {
+		return c.State.Terminated
+	}
+	return c.LastTerminationState.Terminated
 }
 
 // containerTrouble reads the kubelet's reasons: ImagePullBackOff,

@@ -50,11 +50,17 @@ func TestStallReason(t *testing.T) {
 	unschedulable.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/2 nodes are available"}}
 	unprobed := testPod("web-new-0", "new-0", false)
 	unprobed.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	again := testPod("web-new-0", "new-0", false)
+	again.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: "web", RestartCount: 2, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}},
+	}}
 	tests := []struct {
 		name string
 		pod  corev1.Pod
 		want string
 	}{
+		{"between two crashes", again, "Container web of pod web-new-0 ended with exit code 3 (restart count 2)."},
 		{"image", waiting("ImagePullBackOff", "not found"), "Container web of pod web-new-0 waits in ImagePullBackOff (not found)."},
 		{"crash loop", crashing, "Container web of pod web-new-0 waits in CrashLoopBackOff (back-off 10s), last exit code 3."},
 		{"unschedulable", unschedulable, "Pod web-new-0 cannot be scheduled: 0/2 nodes are available."},

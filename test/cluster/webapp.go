@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -14,8 +15,9 @@ import (
 )
 
 const (
-	webappImage = "nodeagent.dev/webapp:dev"
-	webappPort  = 8080
+	// Image is the web app's.
+	Image      = "nodeagent.dev/webapp:dev"
+	webappPort = 8080
 )
 
 // LeakFile is the file the web app leaks into.
@@ -50,7 +52,7 @@ func PodTemplate(name string) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: labels(name)},
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{{
-				Name: "app", Image: webappImage, ImagePullPolicy: corev1.PullNever,
+				Name: "app", Image: Image, ImagePullPolicy: corev1.PullNever,
 				Args:           []string{"serve"},
 				Ports:          []corev1.ContainerPort{{Name: "http", ContainerPort: webappPort}},
 				ReadinessProbe: probe,
@@ -114,7 +116,7 @@ func Client(namespace, name string, service *corev1.Service) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"client": service.Name}},
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{{
-				Name: "client", Image: webappImage, ImagePullPolicy: corev1.PullNever,
+				Name: "client", Image: Image, ImagePullPolicy: corev1.PullNever,
 				Args: []string{"client", "--url", fmt.Sprintf("http://%s/", service.Spec.ClusterIP), "--workers", "4", "--every", "5ms"},
 			}},
 			// It ends by itself after a while, and then it has ended.
@@ -172,11 +174,28 @@ func Ready(p *corev1.Pod) bool {
 
 // Leak makes one pod write rate (20Mi) bytes a second into LeakFile.
 func (c *Cluster) Leak(ctx context.Context, pod *corev1.Pod, rate string) error {
-	res := c.Core.CoreV1().RESTClient().Post().
-		Namespace(pod.Namespace).Resource("pods").Name(fmt.Sprintf("%s:%d", pod.Name, webappPort)).SubResource("proxy").
-		Suffix("leak").Param("rate", rate).Param("file", LeakFile).Do(ctx)
-	if err := res.Error(); err != nil {
-		return fmt.Errorf("cannot start the leak in %s: %w", pod.Name, err)
+	return c.tell(ctx, pod, http.MethodPost, "leak", map[string]string{"rate": rate, "file": LeakFile})
+}
+
+// EndLeak makes it stop.
+func (c *Cluster) EndLeak(ctx context.Context, pod *corev1.Pod) error {
+	return c.tell(ctx, pod, http.MethodDelete, "leak", nil)
+}
+
+// Unready makes one pod say from now on that it is not ready.
+func (c *Cluster) Unready(ctx context.Context, pod *corev1.Pod) error {
+	return c.tell(ctx, pod, http.MethodPost, "unready", nil)
+}
+
+// tell is a request to the web app in a pod, by way of the API server.
+func (c *Cluster) tell(ctx context.Context, pod *corev1.Pod, method, path string, params map[string]string) error {
+	req := c.Core.CoreV1().RESTClient().Verb(method).
+		Namespace(pod.Namespace).Resource("pods").Name(fmt.Sprintf("%s:%d", pod.Name, webappPort)).SubResource("proxy").Suffix(path)
+	for name, value := range params {
+		req = req.Param(name, value)
+	}
+	if err := req.Do(ctx).Error(); err != nil {
+		return fmt.Errorf("cannot %s %s of %s: %w", method, path, pod.Name, err)
 	}
 	return nil
 }

@@ -100,6 +100,25 @@ func (s *story) ended(seen <-chan cluster.Sighting, phase v1alpha1.Phase) v1alph
 	return last.Restart
 }
 
+// endedTimes waits until a workload's Restart has ended so many times, for who
+// cannot or need not follow it.
+func (s *story) endedTimes(kind, name string, n int) v1alpha1.Restart {
+	s.t.Helper()
+	r := v1alpha1.Restart{}
+	s.must(cluster.Until(s.ctx, fmt.Sprintf("%s %s was restarted %d times", kind, name, n), func(ctx context.Context) (bool, error) {
+		r = v1alpha1.Restart{} // a field that is left out keeps what was read before
+		if err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: restart.Name(kind, name)}, &r); err != nil {
+			return false, err
+		}
+		if len(r.Status.History) != n || !r.Status.Phase.Ended() {
+			return false, fmt.Errorf("%d times, now it is %s: %s", len(r.Status.History), r.Status.Phase, r.Status.Message)
+		}
+		return true, nil
+	}))
+	s.t.Logf("%s: %s: %s", r.Name, r.Status.Phase, r.Status.Message)
+	return r
+}
+
 // refused is a Restart's end before anything was touched, told to the owners.
 func (s *story) refused(seen <-chan cluster.Sighting) v1alpha1.Restart {
 	s.t.Helper()

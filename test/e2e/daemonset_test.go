@@ -9,6 +9,7 @@ import (
 
 // Of a DaemonSet only the pod of the node whose disk fills is replaced.
 func TestDaemonSet(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 4*time.Minute)
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,12 +13,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
 // Where a namespace asks for approval a leak leads to a Restart that waits and
 // says how to approve it. Nothing is touched before a person did just that.
 func TestApproval(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 4*time.Minute)
 	s.annotateNamespace("approve")
 	s.create(cluster.Deployment(s.namespace, "web", 2))
@@ -44,8 +47,10 @@ func TestApproval(t *testing.T) {
 // A workload that is only observed is told what would have been done; one that
 // is never to be restarted is refused. Neither is touched.
 func TestObserveAndNever(t *testing.T) {
+	t.Parallel()
 	for mode, phase := range map[string]v1alpha1.Phase{"observe": v1alpha1.PhaseObserved, "never": v1alpha1.PhaseRefused} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			s := newStory(t, 3*time.Minute)
 			web := cluster.Deployment(s.namespace, "web", 2)
 			web.Annotations = map[string]string{v1alpha1.AnnotationRestart: mode}
@@ -99,99 +104,129 @@ func (s *story) resume() {
 	}
 }
 
-// With one slot for the whole cluster two people's restarts run one after the
-// other. Outside all windows a leak waits, and when a disk that fills that soon
-// is said to be urgent it does not.
-func TestSlotsAndWindows(t *testing.T) {
-	s := newStory(t, 6*time.Minute)
-	const closed = `restart:
-  limits: {cluster: 1, namespace: 1}
+// With two slots for the whole cluster and one for each namespace people's
+// restarts wait for each other. Outside all windows a slow leak waits. One that
+// fills the disk within the time said to be urgent waits for the hourly budget
+// alone, which holds after its agent was killed and does not hold people up.
+func TestSlotsWindowsBudget(t *testing.T) {
+	s := newStory(t, 8*time.Minute)
+	const bounds = `restart:
+  limits: {cluster: 2, namespace: 1, hourly: %d}
   windows: [{start: "0 0 29 2 *", duration: 1m}]
-  urgent: `
-	s.configure(closed + "0s\n")
-	for _, name := range []string{"one", "two"} {
-		web := cluster.Deployment(s.namespace, name, 1)
-		web.Spec.MinReadySeconds = 3
-		s.create(web)
-		s.untilReady(name, 1)
-	}
-	for _, name := range []string{"one", "two"} {
-		s.person(cluster.Deployment(s.namespace, name, 1), "apps/v1", "Deployment", nil)
-	}
-	s.oneAfterTheOther()
+  urgent: 10m
+`
+	s.begunWithinTheHour()
+	s.configure(fmt.Sprintf(bounds, 1))
+	s.create(cluster.Deployment(s.namespace, "slow", 1), cluster.Deployment(s.namespace, "web", 2))
+	slow, old := s.untilReady("slow", 1), s.untilReady("web", 2)
+	s.seenQuiet(&slow[0])
+	s.must(s.Leak(s.ctx, &slow[0], "5Mi")) // full after some 20 minutes
+	s.slotsOfAllAndOfEach()
+	s.waitsFor("slow", "window")
+	s.must(s.EndLeak(s.ctx, &slow[0]))
 
-	s.create(cluster.Deployment(s.namespace, "web", 2))
-	old := s.untilReady("web", 2)
-	leaks := s.leak(&old[0])
-	waits, err := cluster.UntilPhase(s.ctx, leaks, v1alpha1.PhasePending)
-	s.must(err)
-	if !strings.Contains(waits.Restart.Status.Message, "window") {
-		t.Errorf("it waits with %q, which does not tell of the window", waits.Restart.Status.Message)
-	}
+	s.leakIn(&old[0]) // full after some 5 minutes
+	s.waitsFor("web", "of 1 restarts were begun within the hour")
+	s.must(s.EndLeak(s.ctx, &old[0]))
+	s.killAgent(old[0].Spec.NodeName)
+	s.agentsReady()
+	people := s.beside()
+	people.create(cluster.Deployment(people.namespace, "web", 1))
+	people.untilReady("web", 1)
+	people.ended(people.person(cluster.Deployment(people.namespace, "web", 1), "apps/v1", "Deployment", nil), v1alpha1.PhaseSucceeded)
+	s.waitsFor("web", "of 1 restarts were begun within the hour")
 	s.replaced(old, s.untilReady("web", 2))
-	s.configure(closed + "1h\n")
-	last, err := cluster.UntilPhase(s.ctx, leaks, v1alpha1.PhaseSucceeded)
-	s.must(err)
-	t.Logf("urgent: %s", last.Restart.Status.Message)
+
+	s.configure(fmt.Sprintf(bounds, 200))
+	if r := s.endedTimes("Deployment", "web", 1); r.Status.Phase != v1alpha1.PhaseSucceeded {
+		t.Errorf("with the budget raised it ended as %s", r.Status.Phase)
+	}
 	s.replaced(old, s.untilReady("web", 2), names(old)...)
+	s.waitsFor("slow", "window")
+	s.replaced(slow, s.untilReady("slow", 1))
 }
 
-// oneAfterTheOther waits until the two Restarts there are have succeeded, and
-// checks that they did not run at the same time.
-func (s *story) oneAfterTheOther() {
+// begunWithinTheHour makes sure that the agents count one automatic restart.
+func (s *story) begunWithinTheHour() {
 	s.t.Helper()
+	first := cluster.Deployment(s.namespace, "first", 1)
+	s.create(first)
+	s.untilReady("first", 1)
+	s.ended(s.person(first, "apps/v1", "Deployment", func(spec *v1alpha1.RestartSpec) { spec.Reason = v1alpha1.ReasonDiskFill }), v1alpha1.PhaseSucceeded)
+}
+
+// waitsFor waits until a Deployment's Restart is Pending and says for what.
+func (s *story) waitsFor(name, what string) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, fmt.Sprintf("the Restart of %s waits for %s", name, what), func(ctx context.Context) (bool, error) {
+		r := &v1alpha1.Restart{}
+		if err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: restart.Name("Deployment", name)}, r); err != nil {
+			return false, err
+		}
+		if r.Status.Phase != v1alpha1.PhasePending || !strings.Contains(r.Status.Message, what) {
+			return false, fmt.Errorf("it is %s: %s", r.Status.Phase, r.Status.Message)
+		}
+		return true, nil
+	}))
+}
+
+// beside is a second namespace of the same story.
+func (s *story) beside() *story {
+	s.t.Helper()
+	return newStory(s.t, 8*time.Minute)
+}
+
+// slotsOfAllAndOfEach asks for four restarts at once, two of them in one
+// namespace.
+func (s *story) slotsOfAllAndOfEach() {
+	s.t.Helper()
+	other, third := s.beside(), s.beside()
+	of := map[*story][]string{s: {"one", "two"}, other: {"one"}, third: {"one"}}
+	for in, all := range of {
+		for _, name := range all {
+			web := cluster.Deployment(in.namespace, name, 1)
+			web.Spec.MinReadySeconds = 3
+			in.create(web)
+		}
+	}
+	for in, all := range of {
+		for _, name := range all {
+			in.untilReady(name, 1)
+		}
+	}
+	for in, all := range of {
+		for _, name := range all {
+			in.person(cluster.Deployment(in.namespace, name, 1), "apps/v1", "Deployment", nil)
+		}
+	}
 	var all []v1alpha1.Restart
-	s.must(cluster.Until(s.ctx, "both have succeeded", func(ctx context.Context) (bool, error) {
-		var err error
-		all, err = s.Restarts(ctx, s.namespace)
-		done := 0
+	for in, list := range of {
+		for _, name := range list {
+			all = append(all, in.endedTimes("Deployment", name, 1))
+		}
+	}
+	if n := atOnce(all); n != 2 {
+		s.t.Errorf("%d of %d restarts ran at once, want as many as there are slots, 2", n, len(all))
+	}
+	own := slices.DeleteFunc(all, func(r v1alpha1.Restart) bool { return r.Namespace != s.namespace })
+	if n := atOnce(own); n != 1 {
+		s.t.Errorf("%d restarts ran at once in one namespace, which has one slot", n)
+	}
+}
+
+// atOnce is how many of the restarts ran at the same time at the most.
+func atOnce(all []v1alpha1.Restart) int {
+	most := 0
+	for _, one := range all {
+		n := 0
 		for _, r := range all {
-			if r.Status.Phase == v1alpha1.PhaseSucceeded {
-				done++
+			if !r.Status.Started.After(one.Status.Started.Time) && one.Status.Started.Before(r.Status.Finished) {
+				n++
 			}
 		}
-		return done == 2, err
-	}))
-	first, second := all[0].Status, all[1].Status
-	if first.Started.After(second.Started.Time) {
-		first, second = second, first
+		most = max(most, n)
 	}
-	if second.Started.Before(first.Finished) {
-		s.t.Errorf("the second began at %v, before the first ended at %v", second.Started, first.Finished)
-	}
-}
-
-// addedConfig begins what a story adds.
-const addedConfig = "# Added by a story.\n"
-
-// configure gives the agents more configuration, and after the story their own.
-func (s *story) configure(more string) {
-	s.t.Helper()
-	key := client.ObjectKey{Namespace: cluster.Namespace, Name: "nodeagent"}
-	config := &corev1.ConfigMap{}
-	s.must(s.Get(s.ctx, key, config))
-	base, _, _ := strings.Cut(config.Data["config.yaml"], addedConfig)
-	set := func(ctx context.Context, text string) error {
-		if err := s.Get(ctx, key, config); err != nil {
-			return err
-		}
-		config.Data["config.yaml"] = text
-		if err := s.Update(ctx, config); err != nil {
-			return err
-		}
-		if _, err := s.Kubectl(ctx, "-n", cluster.Namespace, "rollout", "restart", "daemonset/nodeagent"); err != nil {
-			return err
-		}
-		return s.untilAgentsReady(ctx)
-	}
-	s.must(set(s.ctx, base+addedConfig+more))
-	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if err := set(ctx, base); err != nil {
-			s.t.Errorf("cannot give the agents their configuration back: %v", err)
-		}
-	})
+	return most
 }
 
 func (s *story) annotateNamespace(mode string) {

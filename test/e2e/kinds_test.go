@@ -85,6 +85,7 @@ func TestStatefulSetPartition(t *testing.T) {
 
 // A StatefulSet stuck on a broken pod is not restarted into the same hole.
 func TestStatefulSetStuck(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 4*time.Minute)
 	db := cluster.StatefulSet(s.namespace, "db", 1)
 	s.create(db)

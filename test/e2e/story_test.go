@@ -1,5 +1,7 @@
 // Package e2e plays stories on a real cluster of two nodes, with the agent on
-// it as its DaemonSet. `make test-e2e` starts the cluster and runs them.
+// it as its DaemonSet. `make test-e2e` starts the cluster and runs them: first
+// those that do something to the cluster or measure something, one after the
+// other, then those that are t.Parallel, side by side.
 package e2e
 
 import (
@@ -24,13 +26,19 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if !testing.Short() {
-		if err := connect(); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e:", err)
-			os.Exit(1)
-		}
+	if testing.Short() {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err := connect(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := checkRights(code == 0 && wholeSuite()); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: rights of the agents:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func connect() error {
@@ -43,7 +51,23 @@ func connect() error {
 	if shared, err = cluster.Connect(ctx, lab); err != nil {
 		return err
 	}
-	return shared.InstallAgent(ctx)
+	if err := shared.InstallAgent(ctx); err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	return applyAgents(ctx, shared, baseFolder, "", folder)
+}
+
+// wholeSuite tells whether no flag leaves a story out.
+func wholeSuite() bool {
+	return !slices.ContainsFunc([]string{"test.run", "test.skip", "test.list"}, func(name string) bool {
+		f := flag.Lookup(name)
+		return f != nil && f.Value.String() != ""
+	})
 }
 
 // leakRate is the rate of the leaks in the stories.
@@ -55,6 +79,9 @@ type story struct {
 	t         *testing.T
 	ctx       context.Context
 	namespace string
+
+	folder     string // of manifests, which the agents have
+	configured bool
 }
 
 func newStory(t *testing.T, limit time.Duration) *story {
@@ -68,7 +95,7 @@ func newStory(t *testing.T, limit time.Duration) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{Cluster: shared, t: t, ctx: ctx, namespace: ns}
+	s := &story{Cluster: shared, t: t, ctx: ctx, namespace: ns, folder: baseFolder}
 	t.Cleanup(s.end)
 	return s
 }

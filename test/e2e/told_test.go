@@ -14,9 +14,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
@@ -74,6 +76,18 @@ func (w *listeners) stages(namespace string) (stages, incidents []string) {
 	return stages, incidents
 }
 
+// until waits until a stage of the story's incident was told.
+func (w *listeners) until(s *story, stage string) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, "the webhook was told of "+stage, func(context.Context) (bool, error) {
+		stages, _ := w.stages(s.namespace)
+		if !slices.Contains(stages, stage) {
+			return false, fmt.Errorf("told so far: %v", stages)
+		}
+		return true, nil
+	}))
+}
+
 // People are told of a restart as one incident, by a webhook and in a real
 // Alertmanager, though every agent is killed in the middle of it.
 func TestPeopleAreTold(t *testing.T) {
@@ -101,22 +115,17 @@ func TestPeopleAreTold(t *testing.T) {
 			return a.Labels["alertname"] == "NodeagentRestart" && a.Labels["namespace"] == s.namespace && a.Labels["workload"] == "web"
 		}), nil
 	}))
+	hook.until(s, "Restarting")
 	all, err := s.Nodes(s.ctx)
 	s.must(err)
 	for _, node := range all {
 		s.killAgent(node)
 	}
 	s.succeeded(seen, old)
-	s.must(cluster.Until(s.ctx, "the webhook was told of the end", func(context.Context) (bool, error) {
-		stages, _ := hook.stages(s.namespace)
-		if !slices.Contains(stages, "Done") {
-			return false, fmt.Errorf("told so far: %v", stages)
-		}
-		return true, nil
-	}))
+	hook.until(s, "Done")
 	stages, incidents := hook.stages(s.namespace)
-	if stages[0] != "Seen" || len(incidents) != 1 {
-		t.Errorf("told %v in the incidents %v, want one that begins with Seen", stages, incidents)
+	if !slices.Equal(stages, []string{"Seen", "Restarting", "Done"}) || len(incidents) != 1 {
+		t.Errorf("told %v in the incidents %v, want Seen, Restarting and Done in one", stages, incidents)
 	}
 	if why := hook.of(s.namespace)[0].Why; !strings.Contains(why, cluster.LeakFile) {
 		t.Errorf("the first message does not name the file: %q", why)
@@ -124,38 +133,87 @@ func TestPeopleAreTold(t *testing.T) {
 }
 
 // Workloads that ask for it are restarted when what they use has changed: by an
-// environment, a volume, or a projected one. A change without a difference does
-// nothing; one that is made while no agent runs is caught up.
+// environment, a volume, a projected one or as pull secret. A change without a
+// difference does nothing; one that is made while no agent runs is caught up.
 func TestReload(t *testing.T) {
-	s := newStory(t, 6*time.Minute)
+	s := newStory(t, 8*time.Minute)
 	s.overlay("reload")
 	config := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "app"), Data: map[string]string{"level": "info"}}
+	sentinel := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "sentinel"), Data: map[string]string{"level": "info"}}
 	secret := &corev1.Secret{ObjectMeta: cluster.Meta(s.namespace, "key"), StringData: map[string]string{"token": "one"}}
-	s.create(config, secret)
-	s.create(s.using("env", func(p *corev1.PodSpec) {
-		p.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "app"}}}}
-	}), s.using("volume", func(p *corev1.PodSpec) {
-		p.Volumes = append(p.Volumes, corev1.Volume{Name: "key", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "key"}}})
-	}), s.using("projected", func(p *corev1.PodSpec) {
-		p.Volumes = append(p.Volumes, corev1.Volume{Name: "all", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-			Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "app"}}}},
-		}}})
-	}))
-	for _, name := range []string{"env", "volume", "projected"} {
+	pull := &corev1.Secret{
+		ObjectMeta: cluster.Meta(s.namespace, "pull"), Type: corev1.SecretTypeDockerConfigJson,
+		StringData: map[string]string{corev1.DockerConfigJsonKey: `{"auths":{"one.example":{"auth":"b25l"}}}`},
+	}
+	s.create(config, sentinel, secret, pull)
+	app := corev1.LocalObjectReference{Name: "app"}
+	uses := map[string]func(*corev1.PodSpec){
+		"env": func(p *corev1.PodSpec) {
+			p.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: app}}}
+		},
+		"value": func(p *corev1.PodSpec) {
+			p.Containers[0].Env = []corev1.EnvVar{{Name: "LEVEL", ValueFrom: &corev1.EnvVarSource{
+				ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: app, Key: "level"}}}}
+		},
+		"projected": func(p *corev1.PodSpec) {
+			p.Volumes = append(p.Volumes, corev1.Volume{Name: "all", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: app}}},
+			}}})
+		},
+		"volume": func(p *corev1.PodSpec) {
+			p.Volumes = append(p.Volumes, corev1.Volume{Name: "key", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "key"}}})
+		},
+		"pull": func(p *corev1.PodSpec) { p.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}} },
+		"sentinel": func(p *corev1.PodSpec) {
+			p.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "sentinel"}}}}
+		},
+	}
+	for name, use := range uses {
+		s.create(s.using(name, use))
+	}
+	for name := range uses {
 		s.untilReady(name, 1)
 	}
-	s.remembered(3)
+	s.remembered(len(uses))
 
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(config), config))
-	config.Data["level"] = "debug"
-	s.must(s.Update(s.ctx, config))
-	s.reloaded("env", 1)
-	s.reloaded("projected", 1)
+	// One is written again without a difference, before those that are changed.
+	s.written(secret, func() { secret.Labels = map[string]string{"written": "again"} })
+	s.written(config, func() { config.Data["level"] = "debug" })
+	s.written(pull, func() {
+		pull.StringData = map[string]string{corev1.DockerConfigJsonKey: `{"auths":{"two.example":{"auth":"dHdv"}}}`}
+	})
+	for _, name := range []string{"env", "value", "projected", "pull"} {
+		s.reloaded(name, 1)
+	}
+	s.written(secret, func() { secret.Labels = map[string]string{"written": "once more"} })
+	s.written(sentinel, func() { sentinel.Data["level"] = "debug" })
+	s.reloaded("sentinel", 1) // which was changed after it
+	s.notReloaded("volume")
 
-	// Written again without a difference; and then, with no agent there, changed.
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(secret), secret))
-	secret.Labels = map[string]string{"written": "again"}
-	s.must(s.Update(s.ctx, secret))
+	s.whileNoAgentRuns(func() {
+		s.written(secret, func() { secret.StringData = map[string]string{"token": "two"} })
+	})
+	s.reloaded("volume", 1)
+}
+
+// written changes an object as it stands now.
+func (s *story) written(o client.Object, change func()) {
+	s.t.Helper()
+	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(o), o))
+	change()
+	s.must(s.Update(s.ctx, o))
+}
+
+func (s *story) notReloaded(name string) {
+	s.t.Helper()
+	err := s.Get(s.ctx, client.ObjectKey{Namespace: s.namespace, Name: restart.Name("Deployment", name)}, &v1alpha1.Restart{})
+	if !apierrors.IsNotFound(err) {
+		s.t.Errorf("the Restart of %s: %v, want none: nothing that it uses was changed", name, err)
+	}
+}
+
+func (s *story) whileNoAgentRuns(do func()) {
+	s.t.Helper()
 	_, err := s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "-p", `{"spec":{"template":{"spec":{"nodeSelector":{"no":"node"}}}}}`)
 	s.must(err)
 	s.must(cluster.Until(s.ctx, "no agent runs", func(ctx context.Context) (bool, error) {
@@ -163,16 +221,10 @@ func TestReload(t *testing.T) {
 		err := s.List(ctx, list, client.InNamespace(cluster.Namespace), client.MatchingLabels{"app.kubernetes.io/name": "nodeagent"})
 		return len(list.Items) == 0, err
 	}))
-	if all, err := s.Restarts(s.ctx, s.namespace); err != nil || len(all) != 2 {
-		t.Errorf("a Secret written again without a difference led to a restart: %+v %v", all, err)
-	}
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(secret), secret))
-	secret.StringData = map[string]string{"token": "two"}
-	s.must(s.Update(s.ctx, secret))
+	do()
 	_, err = s.Kubectl(s.ctx, "-n", cluster.Namespace, "patch", "daemonset", "nodeagent", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/nodeSelector"}]`)
 	s.must(err)
 	s.agentsReady()
-	s.reloaded("volume", 1)
 }
 
 // using is a Deployment of one pod that asks to be restarted when what it uses

@@ -72,6 +72,7 @@ func routes(ctx context.Context, l *leak, stopping *atomic.Bool) http.Handler {
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
 		}
 	})
+	mux.HandleFunc("POST /unready", func(http.ResponseWriter, *http.Request) { stopping.Store(true) })
 	mux.HandleFunc("POST /leak", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if err := l.start(ctx, q.Get("file"), q.Get("rate")); err != nil {
