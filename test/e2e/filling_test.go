@@ -112,7 +112,9 @@ func (s *story) requests() []auditEvent {
 	s.t.Helper()
 	path, err := s.Lab(s.ctx, "audit-log")
 	s.must(err)
-	return agentRequests(s.t, strings.TrimSpace(path))
+	asked, err := agentRequests(strings.TrimSpace(path))
+	s.must(err)
+	return asked
 }
 
 // taintedFirst holds the agents to the order: the taint before the Restart.
