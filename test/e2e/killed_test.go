@@ -227,11 +227,10 @@ func (s *story) killAgentForGood(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Delete(ctx, pod, client.GracePeriodSeconds(0)); err != nil {
+	if _, err := s.Lab(ctx, "exec", node, "--", "kill", "-KILL", strconv.Itoa(pid)); err != nil {
 		return err
 	}
-	_, err = s.Lab(ctx, "exec", node, "--", "kill", "-KILL", strconv.Itoa(pid))
-	return err
+	return s.Delete(ctx, pod, client.GracePeriodSeconds(0))
 }
 
 // selfSigned is a certificate for an address, and what to trust it by.

@@ -185,7 +185,7 @@ func TestReload(t *testing.T) {
 	for _, name := range []string{"env", "value", "projected", "pull"} {
 		s.reloaded(name, 1)
 	}
-	s.written(secret, func() { secret.Labels = map[string]string{"written": "once more"} })
+	s.written(secret, func() { secret.Labels = map[string]string{"written": "once-more"} })
 	s.written(sentinel, func() { sentinel.Data["level"] = "debug" })
 	s.reloaded("sentinel", 1) // which was changed after it
 	s.notReloaded("volume")
