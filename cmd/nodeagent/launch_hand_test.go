@@ -183,7 +183,7 @@ func TestLaunchByHand(t *testing.T) {
 	if err := launch.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer launch.Process.Kill() //nolint:errcheck // it has ended
+	defer launch.Process.Kill()
 	lines, told := bufio.NewScanner(out), []string{}
 	progress := regexp.MustCompile(`hand Fetching: [1-7] of 8 MiB fetched`)
 	for lines.Scan() {
