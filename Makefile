@@ -128,7 +128,7 @@ test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
 	$(call say,stories on a real two-node cluster)
 	@$(LAB) down
 	@$(MAKE) --no-print-directory up NODES=2
-	code=0; NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 40m -parallel 4 -count=1 -v ./test/e2e || code=$$?; $(LAB) down; exit $$code
+	code=0; NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 75m -parallel 4 -count=1 -v ./test/e2e || code=$$?; $(LAB) down; exit $$code
 
 ## ---- linting
 

@@ -267,9 +267,9 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 		kubeconfigs[name], roots[name] = a.AgentKubeconfig(t, name), launchRoot(t)
 		begin(name)
 	}
-	update := "  update: {deadline: 3s}\n  roles: [\"*\"]"
+	update := "  update: {deadline: 60s}\n  roles: [\"*\"]"
 	a.do(sleeper(url, digest, "one", update), "apply", "-f", "-")
-	a.eventually(30*time.Second, "both nodes run it", func() bool {
+	a.eventually(time.Minute, "both nodes run it", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 	a.wantTables(url)
@@ -297,7 +297,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 
 	// One that does not turn ready is taken back on the first node, and the
 	// second never sees it.
-	a.do(sleeper(url, digest, "bad", update), "apply", "-f", "-")
+	a.do(sleeper(url, digest, "bad", strings.Replace(update, "60s", "3s", 1)), "apply", "-f", "-")
 	a.eventually(60*time.Second, "the update is halted", func() bool {
 		return strings.HasPrefix(a.table("binaries", "-o", "wide")[0]["MESSAGE"], "halted at 0 of 2 nodes: on node-")
 	})
@@ -312,17 +312,17 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	// Only public nodes: it ends on both, and comes where the label does. The
 	// taint that has to be there first keeps pods off, and no task.
 	a.do(sleeper(url, digest, "three", "  roles: [public]"), "apply", "-f", "-")
-	a.eventually(30*time.Second, "no node runs it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually(time.Minute, "no node runs it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	if out, err := a.try("", "label", "node", "node-b", "nodeagent.dev/role=public"); err == nil || !strings.Contains(out, "needs its taint first") {
 		t.Errorf("a node is public without its taint: %s", out)
 	}
 	a.do("", "taint", "node", "node-b", "nodeagent.dev/role=public:NoExecute")
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role=public")
-	a.eventually(30*time.Second, "node-b runs it", func() bool {
+	a.eventually(time.Minute, "node-b runs it", func() bool {
 		return a.get("binaryinstances", "{.items[*].metadata.name}{.items[*].status.state}") == "sleeper.node-bHealthy"
 	})
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role-")
-	a.eventually(30*time.Second, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually(time.Minute, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 
 	// A Node object that is made anew: the same process, reported again.
 	a.do(sleeper(url, digest, "four", update), "apply", "-f", "-")
@@ -331,9 +331,9 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	})
 	pid = a.get("binaryinstance/sleeper.node-b", "{.status.pid}")
 	a.do("", "delete", "node", "node-b")
-	a.eventually(30*time.Second, "its instance goes with it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "sleeper.node-a" })
+	a.eventually(time.Minute, "its instance goes with it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "sleeper.node-a" })
 	makeNode("node-b")
-	a.eventually(30*time.Second, "its instance comes with it", func() bool { return a.get("binaryinstance/sleeper.node-b", "{.status.state}") == "Healthy" })
+	a.eventually(time.Minute, "its instance comes with it", func() bool { return a.get("binaryinstance/sleeper.node-b", "{.status.state}") == "Healthy" })
 	if now := a.get("binaryinstance/sleeper.node-b", "{.status.pid}"); now != pid {
 		t.Errorf("pid %s, was %s", now, pid)
 	}
@@ -356,7 +356,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	})
 
 	a.do("", "delete", "binary", "sleeper")
-	a.eventually(30*time.Second, "no instance is left", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually(time.Minute, "no instance is left", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	for name, n := range nodes {
 		// An instance goes when nothing is left on its node, not before.
 		if left := n.parts.supervisor.Instances(); len(left) > 0 {

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,17 @@ func (h *hand) reads(pattern string, args ...string) {
 	}
 }
 
+// up waits until an agent that was begun again has a task up.
+func (h *hand) up(name string) {
+	h.t.Helper()
+	h.eventually(name+" is up again", func() bool {
+		return slices.ContainsFunc(strings.Split(h.cli("ps").out, "\n"), func(line string) bool {
+			f := strings.Fields(line)
+			return len(f) > 1 && f[0] == name && f[1] == string(v1alpha1.StateHealthy)
+		})
+	})
+}
+
 func (h *hand) inspect(name string) launched {
 	h.t.Helper()
 	var l launched
@@ -216,9 +228,7 @@ func TestLaunchByHand(t *testing.T) {
 		strings.Join(strings.Fields(list[0]), " ") != "NAME STATE SINCE PORTS PID RESTARTS MEMORY FROM MESSAGE" {
 		t.Errorf("ps prints\n%s", strings.Join(list, "\n"))
 	}
-	if said := h.cli("logs", "hand"); !strings.HasPrefix(said.out, "runs one\ntick 0\n") {
-		t.Errorf("logs: %+v", said)
-	}
+	h.eventually("it ticks", func() bool { return strings.HasPrefix(h.cli("logs", "hand").out, "runs one\ntick 0\n") })
 	after := strings.Count(h.cli("logs", "hand").out, "tick") + 3
 	h.reads(fmt.Sprintf("^tick %d$", after), "logs", "-f", "hand")
 
@@ -228,7 +238,7 @@ func TestLaunchByHand(t *testing.T) {
 		t.Errorf("ps without an agent: %+v", said)
 	}
 	h.agent()
-	h.eventually("it is up again", func() bool { return h.inspect("hand").Status.State == v1alpha1.StateHealthy })
+	h.up("hand")
 	if now := h.inspect("hand"); now.Status.Pid != first.Status.Pid {
 		t.Errorf("pid %d, was %d", now.Status.Pid, first.Status.Pid)
 	}
@@ -236,9 +246,7 @@ func TestLaunchByHand(t *testing.T) {
 	if said := h.cli(append(args, "two")...); said.code != 0 {
 		t.Errorf("launch with another argument: %+v", said)
 	}
-	if said := h.cli("logs", "hand"); !strings.HasPrefix(said.out, "runs two\n") {
-		t.Errorf("logs of the changed one: %+v", said)
-	}
+	h.eventually("the changed one runs", func() bool { return strings.HasPrefix(h.cli("logs", "hand").out, "runs two\n") })
 	if said := h.cli("stop", "hand"); said.code != 0 {
 		t.Errorf("stop: %+v", said)
 	}
@@ -328,7 +336,7 @@ func TestInsecureIsPinnedAndAChangeTold(t *testing.T) {
 	before := asked.Load()
 	h.kill()
 	h.agent()
-	h.eventually("it is up again", func() bool { return h.inspect("tool").Status.State == v1alpha1.StateHealthy })
+	h.up("tool")
 	now := h.inspect("tool")
 	want(now, "insecure: sha256 "+one)
 	if now.Status.Pid != first.Status.Pid || now.Status.Digest != first.Status.Digest || asked.Load() != before {

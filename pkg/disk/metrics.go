@@ -34,7 +34,7 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_bytes", "gauge", "bytes", containerLabels("part"), "Bytes allocated on disk by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
-		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit). There is no series while it does not grow."},
+		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit). While it does not grow there is no series, or +Inf where it still is an offender."},
 		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the highest rate that the samples allow."},
 		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the lowest; within the horizon it makes an offender."},
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
@@ -155,10 +155,10 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 	}
 	put("nodeagent_container_disk_growth_bytes_per_second", x.growth, l...)
 	// Most containers of a node do not grow: three series for each of them
-	// would be a quarter of all.
+	// would be a quarter of all. An offender that stopped has them.
 	growing := func(name string, until time.Duration) {
-		if until != Never {
-			put(name, until.Seconds(), with(string(x.bound))...)
+		if until != Never || x.offender {
+			put(name, seconds(until), with(string(x.bound))...)
 		}
 	}
 	growing("nodeagent_container_disk_full_seconds", x.until.Expected)

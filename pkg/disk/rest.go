@@ -49,6 +49,9 @@ func restUntil() time.Time {
 func (w *Watcher) confirm(p *place, l Look) {
 	p.since, p.at, p.failures = l.Started, l.Started.Add(l.Took), 0
 	p.fs = w.filesystem(p, l)
+	if p.fs.witness == nil || w.places[p.fs.witness.id] != p.fs.witness {
+		w.wake(p) // rest makes one of those that are awake the witness
+	}
 	p.due = restUntil()
 	for _, t := range p.tracks {
 		w.judge(t, p.at)

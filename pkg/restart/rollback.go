@@ -29,12 +29,15 @@ func onStallOf(asked, configured v1alpha1.OnStall, n notes) (v1alpha1.OnStall, s
 }
 
 // rollsBack tells whether a restart that stalled is rolled back: only by
-// choice, and only while there is an old pod to go back to. Where there is none
-// it would end new pods for others of the same template.
+// choice, and only while going back is the shorter way. A rollout that is only
+// slow would end Ready pods for others of the same template.
 func rollsBack(w World) bool {
 	return w.OnStall == v1alpha1.OnStallRollback && w.method() == v1alpha1.MethodTemplate &&
-		w.Restart.Status.Phase == v1alpha1.PhaseRunning && w.inHand() != nil
+		w.Restart.Status.Phase == v1alpha1.PhaseRunning && w.inHand() != nil && !w.mostlyNew()
 }
+
+// mostlyNew tells whether more pods are new and Ready than there are old ones.
+func (w World) mostlyNew() bool { return len(filterPods(w.newPods(), ready)) > w.kept() }
 
 // notRolledBack is a sentence, after a space, where somebody may think that a
 // stall is rolled back.
@@ -42,6 +45,9 @@ func notRolledBack(w World) string {
 	switch {
 	case w.method() != v1alpha1.MethodTemplate:
 	case w.OnStall == v1alpha1.OnStallRollback && w.Restart.Status.Phase == v1alpha1.PhaseRunning:
+		if w.inHand() != nil {
+			return " It is not rolled back, for more pods are new and Ready than old."
+		}
 		return " It is not rolled back, for no old pod is left."
 	case w.OnStall != "" && w.OnStall != v1alpha1.OnStallLeave && w.OnStall != v1alpha1.OnStallRollback:
 		return fmt.Sprintf(" A stall is not rolled back: %s, which is neither leave nor rollback.", w.OnStallSaid)
@@ -56,6 +62,9 @@ func rollBack(w World) Step {
 	said, until := stall(w)
 	switch w.templateState() {
 	case templateStamped:
+		if w.inHand() == nil {
+			return endStalled(w, said+" It is not rolled back: meanwhile no old pod is left.")
+		}
 		if w.Trouble != "" && !w.Now.Before(until) {
 			return endStalled(w, fmt.Sprintf("%s It could not be rolled back: %s.", said, w.Trouble))
 		}

@@ -72,6 +72,7 @@ func TestRollBack(t *testing.T) {
 		{"the old pods are going", brokenWorld(KindDeployment), func(w *World) {
 			w.Pods = []corev1.Pod{going(w.Pods[0]), going(w.Pods[1]), w.Pods[2]}
 		}, End, stalled, "for no old pod is left"},
+		{"it is only slow", brokenWorld(KindDeployment), func(w *World) { w.Pods = append(oldPods()[:1], newPods()...) }, End, stalled, "for more pods are new and Ready than old. Nothing more"},
 		{"changed by somebody before", brokenWorld(KindDeployment), another, End, v1alpha1.PhaseFailed, "Somebody else changed"},
 		{"stalled before it was stamped", begun(KindDeployment), onStall(v1alpha1.OnStallRollback), End, stalled, "Nothing more is done"},
 		{"stalled after it was rolled out", stampedWorld(KindDeployment, v1alpha1.PhaseVerifying), func(w *World) {
@@ -84,6 +85,7 @@ func TestRollBack(t *testing.T) {
 		}, End, stalled, "a budget says no. Nothing more is done"},
 
 		{"the template is written", rollingBack(KindDeployment), nil, RollBack, "", ""},
+		{"meanwhile no old pod is left", rollingBack(KindDeployment), func(w *World) { w.Pods = newPods() }, End, stalled, "meanwhile no old pod is left"},
 		{"another node's is left", rollingBack(KindDeployment), func(w *World) { w.Restart.Status.Holder = nodeB }, Rest, "", ""},
 		{"it cannot be written, and is tried again", rollingBack(KindDeployment), func(w *World) { w.Trouble = "a webhook says no" }, RollBack, "", ""},
 		{"it cannot be written for long", rollingBack(KindDeployment), func(w *World) { stuck(w); w.Trouble = "a webhook says no" }, End, stalled, "not Ready. It could not be rolled back: a webhook says no."},

@@ -514,7 +514,7 @@ func storyKilledPods(t *testing.T, s *stage, ns string) {
 // storyKilledStalling ends the controller dead at each boundary of restarts
 // that come to nothing: what was there before is there afterwards.
 func storyKilledStalling(t *testing.T, s *stage, ns string) {
-	short := &metav1.Duration{Duration: 2 * time.Second}
+	short := &metav1.Duration{Duration: 5 * time.Second}
 	plays := map[string]func(t *testing.T, name string) asking{
 		"release": func(t *testing.T, name string) asking {
 			s.deployment(t, ns, name)
@@ -540,7 +540,7 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			}
 		},
 	}
-	const most = 16 // boundaries; one more than there are is none
+	const most = 20 // boundaries; one more than there are is none
 	asks, before := map[string]asking{}, map[string][]corev1.Pod{}
 	for kind, prepare := range plays {
 		for i := range most {
@@ -559,7 +559,7 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
 				t.Parallel()
 				name := fmt.Sprintf("%s-%d", kind, i+1)
-				wantPhase(t, s.takenUpAgain(t, ns, i, asks[name]), v1alpha1.PhaseStalled, "Not complete after 2s")
+				wantPhase(t, s.takenUpAgain(t, ns, i, asks[name]), v1alpha1.PhaseStalled, "Not complete after 5s")
 				eventually(t, 30*time.Second, "all is as before", func() bool {
 					now := s.pods(t, ns, name)
 					return len(now) == len(before[name]) && kept(before[name], now) == len(now)

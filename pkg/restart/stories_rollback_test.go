@@ -57,6 +57,15 @@ func (s *stage) stalls(t *testing.T, ns, app string, c *clock) {
 			return p.DeletionTimestamp == nil && !ready(&p) && p.Annotations[restartedAt] != ""
 		})
 	})
+	eventually(t, 60*time.Second, "the controllers have counted it", func() bool {
+		var sets appsv1.ReplicaSetList
+		if err := s.cluster.admin.List(t.Context(), &sets, client.InNamespace(ns), client.MatchingLabels{"app": app}); err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(sets.Items, func(r appsv1.ReplicaSet) bool {
+			return r.Spec.Replicas != nil && r.Status.Replicas != *r.Spec.Replicas
+		})
+	})
 	c.forward(defaultDeadline)
 }
 
@@ -254,7 +263,7 @@ func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructur
 // storyRolledBackElsewhere: the agent is killed at each step boundary, and its
 // node does not come back. Whoever takes the Restart over rolls it back.
 func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
-	const most = 16 // boundaries; one more than there are is none
+	const most = 20 // boundaries; one more than there are is none
 	before, template := map[string][]corev1.Pod{}, map[string]string{}
 	for i := range most {
 		name := fmt.Sprintf("web%d", i)
@@ -265,7 +274,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 	asking := func(name string) asking {
 		return func(t *testing.T, _ *agent) string {
 			return s.ask(t, ns, "apps/v1", KindDeployment, name, func(spec *v1alpha1.RestartSpec) {
-				spec.OnStall, spec.Deadline = v1alpha1.OnStallRollback, &metav1.Duration{Duration: 5 * time.Second}
+				spec.OnStall, spec.Deadline = v1alpha1.OnStallRollback, &metav1.Duration{Duration: 10 * time.Second}
 			})
 		}
 	}
@@ -288,7 +297,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 				t.Fatal(err)
 			}
 			r := s.restart(t, ns, restart)
-			wantPhase(t, r, v1alpha1.PhaseStalled, "Not complete after 5s")
+			wantPhase(t, r, v1alpha1.PhaseStalled, "Not complete after 10s")
 			if len(r.Status.History) != 1 {
 				t.Errorf("history %+v, want one restart", r.Status.History)
 			}

@@ -39,7 +39,9 @@ func TestAPIServerAway(t *testing.T) {
 	}))
 	_, err = s.Lab(s.ctx, "start", "etcd")
 	s.must(err)
+	apiServerStarts.from = time.Now()
 	_, err = s.Lab(s.ctx, "restart", "apiserver")
+	apiServerStarts.to = time.Now()
 	s.must(err)
 
 	r := s.endedTimes("Deployment", "web", 1)

@@ -75,6 +75,7 @@ func (s *story) thirdWithinADay() {
 	}
 	s.replaced(old, s.untilReady("web", 2))
 
+	s.must(s.EndLeak(s.ctx, &old[0]))
 	s.clear("Deployment", "web")
 	s.leakIn(&old[1]) // the other pod's offence has its answer for some minutes
 	if r := s.endedTimes("Deployment", "web", 1); r.Status.Phase != v1alpha1.PhaseSucceeded {

@@ -74,6 +74,7 @@ type killer struct {
 	s    *story
 	node string
 	mu   sync.Mutex
+	over bool           // the story is
 	at   map[string]int // how often each write was asked for
 }
 
@@ -122,6 +123,11 @@ func (s *story) killer(node string) *killer {
 			s.t.Errorf("cannot remove the webhook: %v", err)
 		}
 	})
+	s.t.Cleanup(func() { // before the others
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.over = true
+	})
 	return k
 }
 
@@ -135,6 +141,9 @@ func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.over || r.Context().Err() != nil { // or who asked is dead already
+		return
+	}
 	moment := momentOf(review.Request)
 	k.at[moment]++
 	if k.at[moment] == killBefore {
@@ -144,16 +153,16 @@ func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		UID: review.Request.UID, Allowed: k.at[moment] != killBefore,
 		Result: &metav1.Status{Message: "the agent is dead", Code: http.StatusServiceUnavailable},
 	}
-	if err := answer(w, review); err != nil && k.at[moment] != killBefore {
-		k.s.t.Errorf("cannot answer at %s: %v", moment, err)
-	}
+	_ = answer(w, review) // nobody waits for it any more where the agent was killed
 	if k.at[moment] == killAfter {
 		k.kill(moment) // its next write is not looked at before it is dead
 	}
 }
 
 func (k *killer) kill(moment string) {
-	if err := k.s.killAgentForGood(k.s.ctx, k.node); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.s.ctx), time.Minute)
+	defer cancel()
+	if err := k.s.killAgentForGood(ctx, k.node); err != nil {
 		k.s.t.Errorf("cannot kill the agent at %s: %v", moment, err)
 	}
 }

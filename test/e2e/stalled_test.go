@@ -55,9 +55,9 @@ func TestStalled(t *testing.T) {
 			old := s.untilReady("web", 2)
 			c.spoil(s)
 			r := s.ended(s.person(web, "apps/v1", "Deployment", func(spec *v1alpha1.RestartSpec) {
-				spec.Deadline = &metav1.Duration{Duration: 20 * time.Second}
+				spec.Deadline = &metav1.Duration{Duration: 45 * time.Second}
 			}), v1alpha1.PhaseStalled)
-			for _, words := range []string{"Not complete after 20s.", c.sentence, "keep serving"} {
+			for _, words := range []string{"Not complete after 45s.", c.sentence, "keep serving"} {
 				if !strings.Contains(r.Status.Message, words) {
 					t.Errorf("it says %q, and not %q", r.Status.Message, words)
 				}

@@ -152,8 +152,14 @@ func (s *story) untilReady(name string, n int) []corev1.Pod {
 // one that grows from its first look on is taken to start up, for a while.
 func (s *story) seenQuiet(pod *corev1.Pod) {
 	s.t.Helper()
-	s.must(cluster.Until(s.ctx, pod.Name+" is five seconds old", func(context.Context) (bool, error) {
-		return time.Since(pod.CreationTimestamp.Time) > 6*time.Second, nil
+	s.must(cluster.Until(s.ctx, pod.Name+" has run for some seconds", func(ctx context.Context) (bool, error) {
+		now := &corev1.Pod{}
+		if err := s.Get(ctx, client.ObjectKeyFromObject(pod), now); err != nil {
+			return false, err
+		}
+		return len(now.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(now.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+			return c.State.Running == nil || time.Since(c.State.Running.StartedAt.Time) < 7*time.Second
+		}), nil
 	}))
 }
 

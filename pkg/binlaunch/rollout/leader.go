@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -59,9 +60,16 @@ func (l *Leader) Round(ctx context.Context) error {
 	if err := l.Client.List(ctx, &instances, cached); err != nil {
 		return fmt.Errorf("cannot list BinaryInstances: %w", err)
 	}
+	uids := map[string]types.UID{}
+	for i := range binaries.Items {
+		uids[binaries.Items[i].Name] = binaries.Items[i].UID
+	}
 	nodes := map[string][]Node{}
 	for i := range instances.Items {
 		b := instances.Items[i].Spec.Binary
+		if uid := instances.Items[i].Spec.UID; uid != "" && uid != uids[b] {
+			continue // of an earlier Binary of that name: its node's agent is away
+		}
 		nodes[b] = append(nodes[b], nodeOf(&instances.Items[i]))
 	}
 	for i := range binaries.Items {
