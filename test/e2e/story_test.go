@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,14 +97,19 @@ func newStory(t *testing.T, limit time.Duration) *story {
 		t.Fatal(err)
 	}
 	s := &story{Cluster: shared, t: t, ctx: ctx, namespace: ns, folder: baseFolder}
+	playing.Add(1)
 	t.Cleanup(s.end)
 	return s
 }
+
+// playing counts the stories that are told at this moment.
+var playing atomic.Int32
 
 // end tells what there was when the story failed, and removes its namespace.
 func (s *story) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	playing.Add(-1)
 	if s.t.Failed() {
 		for _, args := range [][]string{
 			{"-n", s.namespace, "get", "pods,rs,restarts", "-o", "wide"},
@@ -164,14 +170,18 @@ func (s *story) seenQuiet(pod *corev1.Pod) {
 }
 
 // leak starts a leak in a pod, waits until the offence became a Restart, and
-// checks that this took no longer than ten seconds.
+// checks that this took no longer than ten seconds, or thirty where the node
+// is shared with other stories that leak.
 func (s *story) leak(pod *corev1.Pod) <-chan cluster.Sighting {
 	s.t.Helper()
 	s.seenQuiet(pod)
 	seen, err := s.Follow(s.ctx, s.namespace)
 	s.must(err)
 	s.must(s.Leak(s.ctx, pod, leakRate))
-	started := time.Now()
+	started, most := time.Now(), 10*time.Second
+	if playing.Load() > 1 {
+		most = 30 * time.Second
+	}
 	select {
 	case first, ok := <-seen:
 		if !ok {
@@ -179,8 +189,8 @@ func (s *story) leak(pod *corev1.Pod) <-chan cluster.Sighting {
 		}
 		took := first.At.Sub(started)
 		s.t.Logf("the offence was seen %.1f s after the leak began: %s", took.Seconds(), first.Restart.Spec.Message)
-		if took > 10*time.Second {
-			s.t.Errorf("the offence was seen after %.1f s, want 10 s at most", took.Seconds())
+		if took > most {
+			s.t.Errorf("the offence was seen after %.1f s, want %s at most", took.Seconds(), most)
 		}
 		if !strings.Contains(first.Restart.Spec.Message, cluster.LeakFile) {
 			s.t.Errorf("the Restart does not name the file: %q", first.Restart.Spec.Message)
