@@ -143,6 +143,7 @@ restart:
   limits: {cluster: 1, namespace: 2, hourly: 3}
   windows: [{start: "30 1 * * *", duration: 2h, timeZone: Asia/Tokyo}]
   urgent: 0s
+  taintFillingNode: false
 launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 40000-40010, storeBytes: 1Gi, allowPrivileged: true}
 `), true)
 	if err != nil {
