@@ -92,7 +92,7 @@ test: test-unit test-vm test-lab test-e2e ## every test, in tiers
 .PHONY: test-unit
 test-unit: parts bin/keeper ## all packages with the race detector; real containerds and a real API server where the part is the point
 	$(call say,unit tests$(,) real containerd 2.x and 1.6$(,) real API server)
-	eval "$$($(LAB) test-env)" && go test -race -timeout 20m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
+	eval "$$($(LAB) test-env)" && go test -race -timeout 40m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
 	go -C build/promql test -count=1 ./...
 
 .PHONY: test-lab
