@@ -162,6 +162,7 @@ func (w *Watcher) forget(id placeID) {
 	delete(w.places, id)
 	delete(w.awake, p)
 	w.waiting(p).remove(p)
+	w.resign(p)
 	if m, remembers := w.opts.Meter.(interface{ Forget(upper string) }); remembers {
 		m.Forget(id.folder)
 	}

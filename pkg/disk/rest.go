@@ -18,7 +18,8 @@ import (
 //	       a look that finds nothing moving
 //	awake ─────────────────────────────────→ calm or asleep
 //	  ↑    an event; a look that fails or      │
-//	  └──── finds otherwise; nothing heard ────┘
+//	  └──── finds otherwise; nothing heard; ───┘
+//	        the witness is gone (one of them)
 //
 // A place that wakes gets the samples that looks would have found meanwhile, so
 // forecast and verdict do not know that it slept.
@@ -30,7 +31,7 @@ const restInterval = 5 * time.Minute
 func (w *Watcher) rest(p *place, still bool) {
 	p.calm = still && w.listener != nil && !p.woken && !p.moves() && !p.accused()
 	fs := p.fs
-	if p.calm && p.id.part != partOrphan && (fs.witness == nil || w.places[fs.witness.id] != fs.witness) {
+	if p.calm && p.id.part != partOrphan && fs.witness == nil {
 		fs.witness = p
 	}
 	if !p.calm || fs.witness == nil || fs.witness == p {
@@ -49,19 +50,25 @@ func restUntil() time.Time {
 func (w *Watcher) confirm(p *place, l Look) {
 	p.since, p.at, p.failures = l.Started, l.Started.Add(l.Took), 0
 	p.fs = w.filesystem(p, l)
-	if p.fs.witness == nil || w.places[p.fs.witness.id] != p.fs.witness {
-		w.wake(p) // rest makes one of those that are awake the witness
-	}
 	p.due = restUntil()
 	for _, t := range p.tracks {
 		w.judge(t, p.at)
 	}
 }
 
-// resign lets another place be the witness.
-func (p *place) resign() {
-	if p.fs != nil && p.fs.witness == p {
-		p.fs.witness = nil
+// resign lets another place be the witness: one that sleeps, or else whichever
+// is calm first.
+func (w *Watcher) resign(p *place) {
+	fs := p.fs
+	if fs == nil || fs.witness != nil && fs.witness != p {
+		return
+	}
+	fs.witness = nil
+	for _, other := range w.places {
+		if other != p && other.asleep && other.fs == fs && len(other.tracks) > 0 {
+			w.rouse(other, time.Now())
+			return
+		}
 	}
 }
 

@@ -399,7 +399,7 @@ func (w *Watcher) gone(p *place, now time.Time) {
 	if p.gone.IsZero() {
 		p.gone = now
 	}
-	p.resign()
+	w.resign(p)
 	// A folder of logs, or of a volume, may be missing for good.
 	if p.id.part == PartLayer && now.Sub(p.gone) >= goneFor {
 		w.fail(p, fmt.Errorf("its folder is not there below %s, but its container still is: %w", w.opts.HostRoot, ErrGone))
@@ -411,7 +411,7 @@ func (w *Watcher) fail(p *place, err error) {
 		return
 	}
 	w.failures.WithLabelValues(cmp.Or(p.method, w.opts.Meter.Method())).Inc()
-	p.resign()
+	w.resign(p)
 	p.failures++
 	if p.failures == 1 { // once, until it works again
 		w.opts.Logger.Warn("cannot measure, the last figure stays", "place", p, "err", err)
