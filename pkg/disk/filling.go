@@ -34,10 +34,9 @@ func fillingOf(verdicts []Verdict, all []filesystem, p Policy) Filling {
 		}
 	}
 	for _, fs := range all {
-		f.Near = f.Near || nearFull(fs.usage.Avail-p.Reserve.Of(fs.usage.Size), fs.trends.Bytes, p.Horizon)
-		if fs.usage.Inodes > 0 {
-			f.Near = f.Near || nearFull(fs.usage.InodesFree-p.InodeReserve.Of(fs.usage.Inodes), fs.trends.Inodes, p.Horizon)
-		}
+		bytes, inodes := fs.room(p)
+		f.Near = f.Near || nearFull(bytes, fs.trends.Bytes, p.Horizon) ||
+			fs.usage.Inodes > 0 && nearFull(inodes, fs.trends.Inodes, p.Horizon)
 	}
 	return f
 }

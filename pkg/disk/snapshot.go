@@ -104,8 +104,8 @@ func (w *Watcher) images(s snapshot) {
 
 func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
 	x := filesystemSeries{usage: fs.usage, reserve: w.opts.Policy.Reserve.Of(fs.usage.Size)}
-	x.full = timeFor(fs.usage.Avail-x.reserve, fs.trends.Bytes.Rate.Expected)
-	inodes := fs.usage.InodesFree - w.opts.Policy.InodeReserve.Of(fs.usage.Inodes)
+	bytes, inodes := fs.room(w.opts.Policy)
+	x.full = timeFor(bytes, fs.trends.Bytes.Rate.Expected)
 	x.inodesFull = timeFor(inodes, fs.trends.Inodes.Rate.Expected)
 	return x
 }

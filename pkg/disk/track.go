@@ -54,6 +54,11 @@ type filesystem struct {
 	trends  Trends
 }
 
+// room is what is left of it until its reserves are reached.
+func (f *filesystem) room(p Policy) (bytes, inodes int64) {
+	return f.usage.Avail - p.Reserve.Of(f.usage.Size), f.usage.InodesFree - p.InodeReserve.Of(f.usage.Inodes)
+}
+
 // look takes in what a look at one of its places saw of the file system.
 func (f *filesystem) look(at time.Time, u FilesystemUsage, least time.Duration) {
 	if at.Before(f.at) {

@@ -251,7 +251,8 @@ func (w *Watcher) running() []string {
 func (w *Watcher) tick(ctx context.Context) {
 	now := time.Now()
 	w.ticked = now
-	if w.listed.IsZero() || now.Sub(w.listed) >= relist {
+	lists := w.listed.IsZero() || now.Sub(w.listed) >= relist
+	if lists {
 		var storage []runtime.Storage
 		if w.opts.Storage != nil {
 			storage = w.opts.Storage()
@@ -259,11 +260,11 @@ func (w *Watcher) tick(ctx context.Context) {
 		w.list(now, w.opts.Containers(), storage)
 		w.hear(now)
 		w.scan(ctx, now)
-		w.mu.Lock()
-		w.queue = w.sleepers.due(now, w.queue) // all at once: each time the process wakes costs more than a look
-		w.mu.Unlock()
 	}
 	w.mu.Lock()
+	if lists {
+		w.queue = w.sleepers.due(now, w.queue) // all at once: each time the process wakes costs more than a look
+	}
 	w.queue = w.schedule.due(now, w.queue)
 	w.ready = w.ready || w.allTried(now)
 	w.mu.Unlock()
@@ -320,19 +321,18 @@ func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief bo
 	if target.Layer.Upper == "" {
 		meter = w.opts.Snapshots
 	}
-	begun := time.Now()
-	r := result{place: p}
-	if brief {
-		r.look, r.err = meter.Measure(ctx, target)
-		r.took = time.Since(begun)
-		r.work = r.took
-	} else {
+	r, begun := result{place: p}, time.Now()
+	var waited time.Duration
+	if !brief {
 		goruntime.LockOSThread() // whose waiting is told
-		waited := waitedForCPU(w.opts.Proc)
-		r.look, r.err = meter.Measure(ctx, target)
-		r.took = time.Since(begun)
+		defer goruntime.UnlockOSThread()
+		waited = waitedForCPU(w.opts.Proc)
+	}
+	r.look, r.err = meter.Measure(ctx, target)
+	r.took = time.Since(begun)
+	r.work = r.took
+	if !brief {
 		r.work = max(r.took-waitedForCPU(w.opts.Proc)+waited, r.took/100)
-		goruntime.UnlockOSThread()
 	}
 	select {
 	case w.done <- r:

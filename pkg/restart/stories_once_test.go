@@ -160,25 +160,31 @@ func storyKilledElsewhere(t *testing.T, s *stage, ns string) {
 			t.Parallel()
 			name := fmt.Sprintf("web%d", i)
 			d := s.deployment(t, ns, name)
-			first := s.agent(t, Options{Node: s.nodeA})
-			restart := s.killAt(t, ns, first, i, s.requesting(ns, name))
-			second := s.agent(t, Options{Node: s.nodeB})
-			if r := s.restart(t, ns, restart); active(r) {
-				if err := second.controller.adopt(t.Context(), r); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := s.runOnly(t, second, ns, restart); err != nil {
-				t.Fatal(err)
-			}
-			r := s.restart(t, ns, restart)
-			wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in")
-			if len(r.Status.History) != 1 {
-				t.Errorf("history %+v, want one restart", r.Status.History)
-			}
+			wantPhase(t, s.takenOverAt(t, ns, i, s.requesting(ns, name)), v1alpha1.PhaseSucceeded, "replaced in")
 			s.wantOneRollout(t, d)
 		})
 	}
+}
+
+// takenOverAt kills the first node's agent at a step boundary, and has the
+// second node's end what it began, once.
+func (s *stage) takenOverAt(t *testing.T, ns string, boundary int, ask asking) *v1alpha1.Restart {
+	t.Helper()
+	restart := s.killAt(t, ns, s.agent(t, Options{Node: s.nodeA}), boundary, ask)
+	second := s.agent(t, Options{Node: s.nodeB})
+	if r := s.restart(t, ns, restart); active(r) {
+		if err := second.controller.adopt(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.runOnly(t, second, ns, restart); err != nil {
+		t.Fatal(err)
+	}
+	r := s.restart(t, ns, restart)
+	if len(r.Status.History) != 1 {
+		t.Errorf("history %+v, want one restart", r.Status.History)
+	}
+	return r
 }
 
 // killAt runs a controller until a step boundary and gives the Restart's name.

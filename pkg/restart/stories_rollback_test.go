@@ -286,21 +286,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 		t.Run(fmt.Sprintf("%02d %s", i, moment), func(t *testing.T) {
 			t.Parallel()
 			name := fmt.Sprintf("web%d", i+1)
-			restart := s.killAt(t, ns, s.agent(t, Options{Node: s.nodeA}), i, asking(name))
-			second := s.agent(t, Options{Node: s.nodeB})
-			if r := s.restart(t, ns, restart); active(r) {
-				if err := second.controller.adopt(t.Context(), r); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := s.runOnly(t, second, ns, restart); err != nil {
-				t.Fatal(err)
-			}
-			r := s.restart(t, ns, restart)
-			wantPhase(t, r, v1alpha1.PhaseStalled, "Not complete after 10s")
-			if len(r.Status.History) != 1 {
-				t.Errorf("history %+v, want one restart", r.Status.History)
-			}
+			wantPhase(t, s.takenOverAt(t, ns, i, asking(name)), v1alpha1.PhaseStalled, "Not complete after 10s")
 			s.asBefore(t, ns, name, before[name])
 			if got := s.template(ns, "deployment/"+name); got != template[name] {
 				t.Errorf("the template was\n%s and is\n%s", template[name], got)
