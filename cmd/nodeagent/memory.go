@@ -18,24 +18,30 @@ import (
 // goes on being used.
 const startUp = 20 * time.Second
 
+// firstCalm is when the layers that were busy at the start are known as what
+// they are, and no more is kept of those that are idle.
+const firstCalm = time.Minute
+
 // keepSmall keeps the agent's memory small. Its garbage is collected when it is
 // half of what is in use: with 250 containers that takes 6 MiB less than Go's own
 // setting, and no more CPU that could be measured. And the memory is given back,
-// once, that holds what of the program only its start needed: some 30 MiB, most
-// of it for the API types that libraries register. What is used again the kernel
-// brings back from its cache.
+// twice, that holds what only the start needed, of the program too: some 30 MiB,
+// most of it for the API types that libraries register. What is used again the
+// kernel brings back from its cache.
 func keepSmall(ctx context.Context, log *slog.Logger) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(startUp):
-	}
-	debug.FreeOSMemory() // the garbage of the first look at everything, too
-	if err := dropProgramPages(); err != nil {
-		log.Debug("the start's memory stays", "err", err)
+	for _, pause := range [...]time.Duration{startUp, firstCalm - startUp} {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		debug.FreeOSMemory() // the garbage of the first look at everything, too
+		if err := dropProgramPages(); err != nil {
+			log.Debug("the start's memory stays", "err", err)
+		}
 	}
 	return nil
 }

@@ -162,6 +162,20 @@ func (e *Events) Woken(each func(upper string)) (time.Time, error) {
 	return until, nil
 }
 
+// Rest implements Listener.
+func (e *Events) Rest(upper string) {
+	e.mu.Lock()
+	l := e.layers[upper]
+	e.mu.Unlock()
+	if l == nil || !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	if l.tree != nil && l.tree.still() {
+		l.tree.rest()
+	}
+}
+
 // Forget tells that a layer is gone.
 func (e *Events) Forget(upper string) {
 	e.mu.Lock()
@@ -400,8 +414,9 @@ func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd 
 		l.tree.mount = fd
 	}
 	stale, dirty := e.take(l)
+	first := l.tree == nil
 	switch {
-	case l.tree == nil || stale:
+	case first || stale:
 		err = e.read(ctx, l, id, fd)
 		at = time.Now()
 	case at.After(l.check):
@@ -420,6 +435,7 @@ func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd 
 	return Look{
 		Started: at, Usage: l.tree.usage, Device: l.tree.dev, Files: l.files, Folders: l.dirs,
 		Checked: l.tree.checked, Error: l.tree.wrong, Still: l.tree.still(),
+		Whole: first || l.tree.checked,
 	}, nil
 }
 

@@ -4,6 +4,7 @@ package disk
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -71,11 +72,7 @@ func (n *notes) forget(f *folder) {
 
 // cut keeps the largest and the last changed.
 func (n *notes) cut() {
-	keys := make([]noteKey, 0, len(n.items))
-	for k := range n.items {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b noteKey) int { return cmp.Compare(n.items[b].bytes, n.items[a].bytes) })
+	keys := slices.SortedFunc(maps.Keys(n.items), func(a, b noteKey) int { return cmp.Compare(n.items[b].bytes, n.items[a].bytes) })
 	n.floor = n.items[keys[evidenceKept-1]].bytes
 	rest := keys[evidenceKept:]
 	slices.SortFunc(rest, func(a, b noteKey) int { return n.items[b].changed.Compare(n.items[a].changed) })

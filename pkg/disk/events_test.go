@@ -4,6 +4,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -157,6 +158,55 @@ func TestOverlayContract(t *testing.T) {
 
 func TestEventsRandom(t *testing.T) {
 	overlayRandom(t, func(t *testing.T) Meter { return openEvents(t) })
+}
+
+// resting leaves a layer alone after each look.
+type resting struct{ *Events }
+
+func (r resting) Measure(ctx context.Context, t Target) (Look, error) {
+	look, err := r.Events.Measure(ctx, t)
+	r.Rest(t.Layer.Upper)
+	return look, err
+}
+
+func TestEventsRandomAtRest(t *testing.T) {
+	overlayRandom(t, func(t *testing.T) Meter {
+		e := openEvents(t)
+		e.quiet = time.Millisecond
+		return resting{e}
+	})
+}
+
+// TestEventsRest: of a layer that is left alone no name is kept, and what grows
+// in it afterwards is named as before.
+func TestEventsRest(t *testing.T) {
+	o := newOverlay(t, "ext4", nil)
+	shell(`mkdir a; for i in $(seq 50); do head -c 4096 /dev/zero > a/$i; done`)(t, o.merged)
+	e := openEvents(t)
+	agrees(t, e, o.upper)
+	e.Rest(o.upper)
+	if e.names.Load() == 0 {
+		t.Error("a layer with hot files was let go of")
+	}
+	e.quiet = 0
+	agrees(t, e, o.upper)
+	e.Rest(o.upper)
+	if l := e.layers[o.upper]; e.names.Load() != 0 || len(l.tree.noted.items) != 0 || len(l.tree.awake) != 0 || l.files != nil {
+		t.Errorf("%d names, %d notes, %d folders, %d files stay", e.names.Load(), len(l.tree.noted.items), len(l.tree.awake), len(l.files))
+	}
+	e.quiet = quietAfter
+	target := layerAt(o.upper)
+	target.Since = waitTick(t)
+	shell(`head -c 8192 /dev/zero >> a/7; rm a/8; head -c 4096 /dev/zero > a/new`)(t, o.merged)
+	look := measure(t, e, target)
+	found := map[string]Item{}
+	for _, it := range look.Files {
+		found[it.Path] = it
+	}
+	if found["/a/7"].Bytes != 12288 || !found["/a/new"].New {
+		t.Errorf("files %+v, want what grew and what is new", look.Files)
+	}
+	agrees(t, e, o.upper)
 }
 
 // TestContractOnFileSystems is what every Meter must do on a plain folder, on

@@ -488,6 +488,16 @@ func (t *tree) sleep(f *folder) {
 	delete(t.awake, f)
 }
 
+// rest forgets all names: an event has its folder read again, and what grows is
+// noted then. The maps are made anew, since one keeps the room of what it held.
+func (t *tree) rest() {
+	for f := range t.awake {
+		t.sleep(f)
+	}
+	t.awake, t.noted = make(map[*folder]bool), notes{}
+	t.layer.files, t.layer.dirs = nil, nil
+}
+
 // path is a folder's path as the container sees it.
 func (f *folder) path() string {
 	var parts []string

@@ -37,6 +37,9 @@ type Listener interface {
 	// before, and tells until when all that happened is known. It must not
 	// block. With an error nothing is known any more, nor will be.
 	Woken(each func(upper string)) (until time.Time, err error)
+	// Rest tells that a folder is left alone until something happens in it, so
+	// that what is known of its files need not be kept. It must not block.
+	Rest(upper string)
 }
 
 // Target is the folder to be measured.
@@ -62,6 +65,7 @@ type Look struct {
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own
 	Still      bool            // a Listener will tell of whatever changes it
+	Whole      bool            // all there is was read, as few looks do: its cost says nothing of the next
 
 	// Checked: this look made a full check of a figure that is followed, and
 	// found that it was wrong by Error: what there is, less what was told.

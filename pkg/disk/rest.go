@@ -40,6 +40,7 @@ func (w *Watcher) rest(p *place, still bool) {
 	p.asleep, p.due = true, restUntil()
 	delete(w.awake, p)
 	p.series = Series{p.series[len(p.series)-1]} // the memory of the others is given back
+	w.listener.Rest(p.id.folder)
 }
 
 func restUntil() time.Time {

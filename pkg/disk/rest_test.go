@@ -4,6 +4,8 @@ package disk
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,6 +18,8 @@ type listening struct {
 	mu    sync.Mutex
 	woken []string
 	err   error
+	// resting are the folders that were said to be left alone.
+	resting []string
 }
 
 func (l *listening) Woken(each func(string)) (time.Time, error) {
@@ -26,6 +30,18 @@ func (l *listening) Woken(each func(string)) (time.Time, error) {
 	}
 	l.woken = nil
 	return time.Now(), l.err
+}
+
+func (l *listening) Rest(upper string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resting = append(l.resting, upper)
+}
+
+func (l *listening) left() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.resting)
 }
 
 func (l *listening) wake(upper string) {
@@ -63,6 +79,9 @@ func TestWatcherLeavesTheIdleAlone(t *testing.T) {
 		o.Meter = meter
 		w := watch(t, o)
 		pass(60 * time.Second)
+		if got := meter.left(); len(got) != 2 {
+			t.Errorf("said to be left alone: %v, want two of three", got)
+		}
 		before := 0
 		for _, c := range s.list() {
 			before += s.count(c)
@@ -161,6 +180,32 @@ func TestWatcherLooksAgainWhenNothingIsHeard(t *testing.T) {
 		for _, c := range s.list() {
 			if n := s.count(c) - before[c.ID]; n < 25 {
 				t.Errorf("%s was looked at %d times in a minute, want 30", c.ID, n)
+			}
+		}
+	})
+}
+
+// TestFirstReadIsNotThePrice: what it takes to read a layer for the first time
+// says nothing of the looks that follow, which cost next to nothing.
+func TestFirstReadIsNotThePrice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		for i := range 100 {
+			first := true
+			s.add(container(fmt.Sprint(i), fmt.Sprint("u-", i), "app", fmt.Sprint(i)), func(since time.Duration) (Look, error) {
+				l, err := still(5)(since)
+				if first {
+					first, l.Whole = false, true
+					time.Sleep(40 * time.Millisecond)
+				}
+				return l, err
+			})
+		}
+		watch(t, s.options(t))
+		pass(12 * time.Second) // 100 first looks, three at a time: 1.4 s
+		for _, c := range s.list() {
+			if n := s.count(c); n < 5 {
+				t.Errorf("%s was looked at %d times in 12 s, want 6", c.Pod.Name, n)
 			}
 		}
 	})

@@ -24,6 +24,9 @@ const (
 	slots = 3
 	// slowLook is the cost from which a look is not quick.
 	slowLook = 200 * time.Millisecond
+	// briefLook is the cost up to which a look is worth no account of what its
+	// thread waited for.
+	briefLook = time.Millisecond
 	// relist is how often the list of containers is taken.
 	relist = time.Second
 	// stopGrace is how long Run waits for measures that are under way.
@@ -42,8 +45,8 @@ type Limiter interface {
 
 // Options are what a Watcher needs. Fields that say so have a default.
 type Options struct {
-	// Containers tells who runs here now. It is called once a second and
-	// must not block.
+	// Containers tells who runs here now. It is called once a second or more
+	// often and must not block. The same slice means that nothing changed.
 	Containers func() []runtime.Container
 	// Storage tells what the snapshotters keep besides, likewise. Nil: images
 	// and orphaned snapshots are unattributed.
@@ -63,7 +66,8 @@ type Options struct {
 	HostRoot string
 	// Proc is where this process's own proc is mounted. Default "/proc".
 	Proc string
-	// Interval is the least time between two looks at a place. Default 2 s.
+	// Interval is the time between two looks at a place that cost little; they
+	// may come a tenth of it sooner, with others. Default 2 s.
 	Interval time.Duration
 	// Share of one core that all looks together may take; it stretches the
 	// interval of the costly ones. Default 0.05.
@@ -246,12 +250,13 @@ func (w *Watcher) running() []string {
 	return out
 }
 
-// tick takes the list of containers and what was heard of places when it is
-// time, and starts what is due.
+// tick takes the list of containers and what was heard of places, unless that
+// was just done, and starts what is due.
 func (w *Watcher) tick(ctx context.Context) {
 	now := time.Now()
 	w.ticked = now
-	lists := w.listed.IsZero() || now.Sub(w.listed) >= relist
+	soon := now.Add(w.together())
+	lists := now.Sub(w.listed) >= w.together()
 	if lists {
 		var storage []runtime.Storage
 		if w.opts.Storage != nil {
@@ -263,16 +268,19 @@ func (w *Watcher) tick(ctx context.Context) {
 	}
 	w.mu.Lock()
 	if lists {
-		w.queue = w.sleepers.due(now, w.queue) // all at once: each time the process wakes costs more than a look
+		w.queue = w.sleepers.due(now, w.queue)
 	}
-	w.queue = w.schedule.due(now, w.queue)
+	w.queue = w.schedule.due(soon, w.queue)
 	w.ready = w.ready || w.allTried(now)
 	w.mu.Unlock()
 	w.start(ctx)
 }
 
-// wind sets the timer to when there is something to do, a tenth of the interval
-// after the last tick at the soonest, so that looks are started together.
+// together is within what time all that is due is done at once: each time the
+// process wakes costs more than a look.
+func (w *Watcher) together() time.Duration { return w.opts.Interval / 10 }
+
+// wind sets the timer to when there is something to do.
 func (w *Watcher) wind() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -280,7 +288,7 @@ func (w *Watcher) wind() {
 	if len(w.schedule) > 0 && w.schedule[0].due.Before(next) {
 		next = w.schedule[0].due
 	}
-	if soonest := w.ticked.Add(w.opts.Interval / 10); next.Before(soonest) {
+	if soonest := w.ticked.Add(w.together()); next.Before(soonest) {
 		next = soonest
 	}
 	w.timer.Reset(time.Until(next))
@@ -308,14 +316,14 @@ func (w *Watcher) start(ctx context.Context) {
 			p.group.slow++
 		}
 		p.started, p.woken = time.Now(), false
-		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since}, p.asleep)
+		brief := p.asleep || p.known() && p.cost < briefLook
+		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since}, brief)
 	}
 	w.queue = rest
 }
 
 // measure runs on a goroutine of its own: the kernel may not come back from a
-// stuck file system. It touches nothing of the watcher. A brief look is worth
-// no account of what its thread waited for.
+// stuck file system. It touches nothing of the watcher.
 func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief bool) {
 	meter := w.opts.Meter
 	if target.Layer.Upper == "" {
@@ -352,8 +360,10 @@ func (w *Watcher) finish(r result) {
 	}
 	p.due = p.started.Add(p.interval)
 	p.started = time.Time{}
-	p.took(r.work)
-	w.spent = true
+	if r.err != nil || !r.look.Whole {
+		p.took(r.work)
+		w.spent = true
+	}
 	if w.places[p.id] != p {
 		return
 	}

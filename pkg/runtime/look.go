@@ -13,9 +13,10 @@ import (
 // more than our speed.
 const maxLooks = 4
 
-// lookAtAll lists every container of the given namespaces and completes each.
-// With an error nothing is known, not even that a container is gone.
-func lookAtAll(ctx context.Context, d *daemon, m *metrics, namespaces []string) ([]finding, error) {
+// lookAtAll lists every container of the given namespaces and completes each
+// but those that are known already, whole and as the list has them. With an
+// error nothing is known, not even that a container is gone.
+func lookAtAll(ctx context.Context, d *daemon, m *metrics, namespaces []string, known set) ([]finding, error) {
 	var findings []finding
 	for _, ns := range namespaces {
 		err := d.list(ctx, ns, func(record *containersapi.Container) {
@@ -26,7 +27,11 @@ func lookAtAll(ctx context.Context, d *daemon, m *metrics, namespaces []string) 
 			return nil, err
 		}
 	}
-	return findings, each(ctx, findings, func(f *finding) { complete(ctx, d, m, f) })
+	return findings, each(ctx, findings, func(f *finding) {
+		if !known.completes(f) {
+			complete(ctx, d, m, f)
+		}
+	})
 }
 
 // lookAt looks at the given containers alone.

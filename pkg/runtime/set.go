@@ -75,6 +75,22 @@ func settle(previous Container, known bool, f finding) (Container, bool) {
 	return c, true
 }
 
+// completes fills in what the record of a container does not hold, if it is
+// known: its layer stays where it is, and events tell of its process.
+func (s set) completes(f *finding) bool {
+	previous, known := s[f.ref]
+	if !known || (previous.Layer.Upper == "" && previous.Layer.Source == "") {
+		return false
+	}
+	c := f.container
+	c.PID, c.Layer.Upper, c.Layer.Source = previous.PID, previous.Layer.Upper, previous.Layer.Source
+	if !c.Equal(previous) {
+		return false
+	}
+	f.container = c
+	return true
+}
+
 // sorted gives the containers in an order that does not change from look to
 // look: by containerd namespace, pod, container name, id.
 func (s set) sorted() []Container {

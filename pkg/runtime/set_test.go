@@ -124,3 +124,34 @@ func TestBoardWakesForChangesAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestKnownIsNotAskedAgain(t *testing.T) {
+	listed := Container{ID: "a", Namespace: "k8s.io", Image: "one", Layer: Layer{Snapshotter: "overlayfs", Key: "a"}}
+	whole := listed
+	whole.PID, whole.Layer.Upper = 7, "/upper"
+	for _, c := range []struct {
+		name   string
+		known  func(*Container)
+		wanted bool
+	}{
+		{"whole", func(*Container) {}, true},
+		{"no process yet", func(k *Container) { k.PID = 0 }, true},
+		{"layer not found yet", func(k *Container) { k.Layer.Upper = "" }, false},
+		{"a layer without a folder", func(k *Container) { k.Layer.Upper, k.Layer.Source = "", "/disk.img" }, true},
+		{"another layer", func(k *Container) { k.Layer.Key = "b" }, false},
+		{"another record", func(k *Container) { k.Image = "two" }, false},
+	} {
+		known := whole
+		c.known(&known)
+		f := finding{ref: ref{"k8s.io", "a"}, container: listed}
+		if got := (set{f.ref: known}).completes(&f); got != c.wanted || got && !f.container.Equal(known) {
+			t.Errorf("%s: completed %v, want %v: %+v", c.name, got, c.wanted, f.container)
+		}
+		if !c.wanted && !f.container.Equal(listed) {
+			t.Errorf("%s: the finding was changed: %+v", c.name, f.container)
+		}
+	}
+	if f := (finding{ref: ref{"k8s.io", "b"}}); (set{}).completes(&f) {
+		t.Error("a container that is not known was completed")
+	}
+}

@@ -50,10 +50,16 @@ func (b *board) wait() <-chan struct{} {
 func (b *board) post(next Snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	same := b.current.Connected == next.Connected &&
-		b.current.Confirmed.IsZero() == next.Confirmed.IsZero() &&
-		slices.EqualFunc(b.current.Storage, next.Storage, Storage.equal) &&
-		slices.EqualFunc(b.current.Containers, next.Containers, Container.Equal)
+	storage := slices.EqualFunc(b.current.Storage, next.Storage, Storage.equal)
+	if storage { // the very same, by which readers see that nothing is new
+		next.Storage = b.current.Storage
+	}
+	containers := slices.EqualFunc(b.current.Containers, next.Containers, Container.Equal)
+	if containers {
+		next.Containers = b.current.Containers
+	}
+	same := containers && storage && b.current.Connected == next.Connected &&
+		b.current.Confirmed.IsZero() == next.Confirmed.IsZero()
 	b.current = next
 	if !same {
 		close(b.changed)

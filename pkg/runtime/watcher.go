@@ -20,7 +20,8 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	// Relist is the time between two full lists while events are followed:
-	// the net under them. Default 2 minutes.
+	// the net under them. It asks for no more of what is known than whether
+	// it is there. Default 2 minutes.
 	Relist time.Duration
 	// Timeout is the deadline of each call to containerd. Default 10 seconds.
 	Timeout time.Duration
@@ -188,7 +189,7 @@ func (w *Watcher) session(ctx context.Context) (followed bool, err error) {
 		}
 	}()
 
-	again, err := w.relist(ctx, d)
+	again, err := w.relist(ctx, d, nil)
 	if err != nil {
 		return false, err
 	}
@@ -222,6 +223,7 @@ func (w *Watcher) gather(ctx context.Context, d *daemon, backlog *backlog) error
 func (w *Watcher) follow(ctx context.Context, d *daemon, backlog *backlog, lost <-chan error, again []ref) error {
 	relist := time.NewTimer(settleTime)
 	defer relist.Stop()
+	settled := false
 	retry := time.NewTicker(retryTime)
 	defer retry.Stop()
 	for {
@@ -231,7 +233,15 @@ func (w *Watcher) follow(ctx context.Context, d *daemon, backlog *backlog, lost 
 		case err := <-lost:
 			return err
 		case <-relist.C:
-			backlog.add(reload{all: true})
+			var known set // of what happened before the subscription nobody told
+			if settled {
+				known = w.known
+			}
+			failed, err := w.relist(ctx, d, known)
+			if err != nil {
+				return err
+			}
+			again, settled = append(again, failed...), true
 			relist.Reset(w.config.Relist)
 		case <-retry.C:
 			for _, r := range again {
@@ -251,16 +261,17 @@ func (w *Watcher) follow(ctx context.Context, d *daemon, backlog *backlog, lost 
 func (w *Watcher) workOff(ctx context.Context, d *daemon, backlog *backlog) (failed []ref, err error) {
 	refs, all := backlog.take()
 	if all {
-		return w.relist(ctx, d)
+		return w.relist(ctx, d, nil)
 	}
 	return w.reload(ctx, d, refs)
 }
 
-// relist makes the set anew. With an error it stays as it was.
-func (w *Watcher) relist(ctx context.Context, d *daemon) (failed []ref, err error) {
+// relist makes the set anew, of a list and of what is known for sure. With an
+// error it stays as it was.
+func (w *Watcher) relist(ctx context.Context, d *daemon, known set) (failed []ref, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout*w.config.Timeout)
 	defer cancel()
-	findings, err := lookAtAll(ctx, d, w.metrics, w.config.Namespaces)
+	findings, err := lookAtAll(ctx, d, w.metrics, w.config.Namespaces, known)
 	if err != nil {
 		return nil, err
 	}
