@@ -53,9 +53,14 @@ func (u *unit) show() {
 	if u.next != nil && u.next != t {
 		i.Status.Next = &v1alpha1.NextStatus{State: u.next.state, Message: u.next.message, Pid: pidOf(u.next.proc)}
 	}
-	// The same program by a newer generation: roles or update changed alone.
-	if u.wanted != nil && t != nil && t.hash == u.hash && t.state == v1alpha1.StateHealthy {
+	switch {
+	case u.wanted == nil || t == nil:
+	case t.hash == u.hash && t.state == v1alpha1.StateHealthy:
+		// The same program by a newer generation: roles or update changed alone.
 		i.Status.RunningGeneration = u.wanted.Generation
+	case t.spec.UID != u.wanted.UID:
+		// It was deleted and made anew, and counts its generations from 1 again.
+		i.Status.RunningGeneration = 0
 	}
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()

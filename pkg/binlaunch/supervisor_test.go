@@ -509,6 +509,28 @@ func TestUpdateThatFails(t *testing.T) {
 	}
 }
 
+// A Binary that was deleted and made anew while the agent was away counts from 1
+// again: what runs is no generation of it.
+func TestMadeAnewWhileAway(t *testing.T) {
+	n := newNode(t)
+	old := generation(server("web", "old", v1alpha1.Port{Name: "http"}), 3)
+	old.UID = "first"
+	a := n.agent(old)
+	a.awaitState("web", v1alpha1.StateHealthy)
+	a.kill()
+	sick := generation(server("web", "sick", v1alpha1.Port{Name: "http"}), 1)
+	sick.UID = "second"
+	sick.Spec.Health.GracePeriod = &metav1.Duration{}
+	sick.Spec.Env = append(sick.Spec.Env, v1alpha1.EnvVar{Name: "SICK_WHEN", Value: "/"})
+	a = n.agent(sick)
+	i := a.await("web", "back", func(i Instance) bool {
+		return i.Status.RejectedGeneration == 1 && i.Status.State == v1alpha1.StateHealthy && n.processes.running() == 1
+	})
+	if i.Status.RunningGeneration != 0 {
+		t.Errorf("it is told to run generation %d of the new one", i.Status.RunningGeneration)
+	}
+}
+
 func TestExecCheck(t *testing.T) {
 	n := newNode(t)
 	flag := filepath.Join(t.TempDir(), "ready")

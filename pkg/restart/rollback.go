@@ -68,6 +68,11 @@ func rollBack(w World) Step {
 		if w.Trouble != "" && !w.Now.Before(until) {
 			return endStalled(w, fmt.Sprintf("%s It could not be rolled back: %s.", said, w.Trouble))
 		}
+		if w.Trouble != "" { // its holder is not away
+			if alive := goOnWaiting(w, fmt.Sprintf("%s Rolling it back is tried again: %s.", said, w.Trouble)); alive.Action == Report {
+				return alive
+			}
+		}
 		return Step{Action: RollBack}
 	case templateForeign:
 		return endStalled(w, fmt.Sprintf("%s It is rolled back no further: somebody else changed the pod template of %s meanwhile, and their rollout is left to go on.",

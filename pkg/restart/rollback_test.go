@@ -88,6 +88,9 @@ func TestRollBack(t *testing.T) {
 		{"meanwhile no old pod is left", rollingBack(KindDeployment), func(w *World) { w.Pods = newPods() }, End, stalled, "meanwhile no old pod is left"},
 		{"another node's is left", rollingBack(KindDeployment), func(w *World) { w.Restart.Status.Holder = nodeB }, Rest, "", ""},
 		{"it cannot be written, and is tried again", rollingBack(KindDeployment), func(w *World) { w.Trouble = "a webhook says no" }, RollBack, "", ""},
+		{"it cannot be written, time to renew", rollingBack(KindDeployment), func(w *World) {
+			w.Now, w.Trouble = w.Now.Add(renewEvery), "a webhook says no"
+		}, Report, back, "not Ready. Rolling it back is tried again: a webhook says no."},
 		{"it cannot be written for long", rollingBack(KindDeployment), func(w *World) { stuck(w); w.Trouble = "a webhook says no" }, End, stalled, "not Ready. It could not be rolled back: a webhook says no."},
 		{"taken up after long, it is tried", rollingBack(KindDeployment), stuck, RollBack, "", ""},
 		{"changed by somebody", rollingBack(KindDeployment), another, End, stalled, "somebody else changed the pod template of deployment/web"},

@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -142,7 +143,12 @@ func (c *Cluster) Pods(ctx context.Context, namespace, name string) ([]corev1.Po
 	return pods, nil
 }
 
-// UntilReady waits for n Ready pods of the web app and returns them.
+// statusPatience is how long a controller may take to tell of its Ready pods.
+const statusPatience = 10 * time.Second
+
+// UntilReady waits for n Ready pods of the web app and returns them. It gives
+// the controllers time to count them in the status of their workload, by which
+// the agent decides.
 func (c *Cluster) UntilReady(ctx context.Context, namespace, name string, n int) ([]corev1.Pod, error) {
 	var pods []corev1.Pod
 	err := Until(ctx, fmt.Sprintf("%d pods of %s/%s are Ready", n, namespace, name), func(ctx context.Context) (bool, error) {
@@ -150,7 +156,43 @@ func (c *Cluster) UntilReady(ctx context.Context, namespace, name string, n int)
 		pods, err = c.Pods(ctx, namespace, name)
 		return len(pods) == n && allReady(pods), err
 	})
-	return pods, err
+	if err != nil {
+		return pods, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	_ = Until(ctx, "they are counted", func(ctx context.Context) (bool, error) { // a controller may be away on purpose
+		return c.counted(ctx, client.ObjectKey{Namespace: namespace, Name: name}, n)
+	})
+	return pods, nil
+}
+
+// counted tells whether each workload of that name counts n pods as Ready.
+func (c *Cluster) counted(ctx context.Context, key client.ObjectKey, n int) (bool, error) {
+	var deployment appsv1.Deployment
+	var stateful appsv1.StatefulSet
+	var daemon appsv1.DaemonSet
+	var replicas appsv1.ReplicaSet
+	var controller corev1.ReplicationController
+	for _, w := range []struct {
+		object client.Object
+		count  func() int32
+	}{
+		{&deployment, func() int32 { return deployment.Status.ReadyReplicas }},
+		{&stateful, func() int32 { return stateful.Status.ReadyReplicas }},
+		{&daemon, func() int32 { return daemon.Status.NumberReady }},
+		{&replicas, func() int32 { return replicas.Status.ReadyReplicas }},
+		{&controller, func() int32 { return controller.Status.ReadyReplicas }},
+	} {
+		err := c.Get(ctx, key, w.object)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil || int(w.count()) != n {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func allReady(pods []corev1.Pod) bool {

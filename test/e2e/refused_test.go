@@ -55,12 +55,12 @@ func TestWarnings(t *testing.T) {
 	for _, c := range []refusal{
 		{name: "probe", sentence: "No container has a readiness probe", make: deployment(2, func(d *appsv1.Deployment) {
 			d.Spec.Template.Spec.Containers[0].ReadinessProbe = nil
-		})},
+		}), then: rolledOut},
 		{name: "affinity", sentence: "Its pods exclude each other from one kubernetes.io/hostname", make: deployment(1, func(d *appsv1.Deployment) {
 			d.Spec.Template.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
 				RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname, LabelSelector: d.Spec.Selector}},
 			}}
-		})},
+		}), then: rolledOut},
 		{name: "lost", sentence: "What is in the volume scratch is lost", make: pod(func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		})},
@@ -149,6 +149,16 @@ func ready(n int) func(*story, client.Object) {
 	return func(s *story, _ client.Object) { s.untilReady("web", n) }
 }
 
+// rolledOut waits until a Deployment's controller tells of all its pods, Ready
+// or not: before that a rollout is in progress, which is told in place of all else.
+func rolledOut(s *story, o client.Object) {
+	d := o.(*appsv1.Deployment)
+	s.must(cluster.Until(s.ctx, "the Deployment's controller has made its pods", func(ctx context.Context) (bool, error) {
+		err := s.Get(ctx, client.ObjectKeyFromObject(d), d)
+		return d.Status.ObservedGeneration == d.Generation && d.Status.UpdatedReplicas == *d.Spec.Replicas, err
+	}))
+}
+
 func deploymentRefusals() []refusal {
 	return []refusal{
 		{name: "recreate", sentence: "strategy is Recreate: all pods go before a new one starts", make: deployment(1, func(d *appsv1.Deployment) {
@@ -173,12 +183,7 @@ func deploymentRefusals() []refusal {
 			d.Spec.Template.Spec.Containers[0].Ports[0].HostPort = 18998
 		}), then: ready(1)},
 		{name: "deployment claim", sentence: "share volume claim web, which one node at a time can have", first: (*story).claim,
-			make: deployment(1, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes = claimed() }), then: func(s *story, o client.Object) {
-				s.must(cluster.Until(s.ctx, "its controller has made the pod", func(ctx context.Context) (bool, error) {
-					err := s.Get(ctx, client.ObjectKeyFromObject(o), o)
-					return o.(*appsv1.Deployment).Status.UpdatedReplicas == 1, err
-				}))
-			}},
+			make: deployment(1, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes = claimed() }), then: rolledOut},
 	}
 }
 
