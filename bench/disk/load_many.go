@@ -37,7 +37,7 @@ func playMany(ctx context.Context, g *ground) ([]report.Row, error) {
 
 // scraped waits, and reads the agent's metrics now and then, as Prometheus does.
 func (g *ground) scraped(ctx context.Context, a *agent, span time.Duration) error {
-	for until := time.Now().Add(span); ; {
+	for until := time.Now().Add(span); time.Now().Before(until); {
 		body, err := a.get(ctx, "/metrics")
 		if err != nil {
 			return err
@@ -47,12 +47,9 @@ func (g *ground) scraped(ctx context.Context, a *agent, span time.Duration) erro
 		if err != nil {
 			return fmt.Errorf("cannot read the agent's metrics: %w", err)
 		}
-		left := time.Until(until)
-		if left <= 0 {
-			return nil
-		}
-		if err := sleep(ctx, min(left, scrapeEvery)); err != nil {
+		if err := sleep(ctx, min(time.Until(until), scrapeEvery)); err != nil {
 			return err
 		}
 	}
+	return nil
 }

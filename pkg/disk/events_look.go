@@ -114,7 +114,7 @@ func (t *tree) wake(f *folder, w *woken) error {
 			return t.relist(f, w)
 		}
 		x := f.names[name]
-		busy = busy || (x != nil && x.hot && mask&unix.FAN_MODIFY != 0 && t.now.Sub(x.born) > time.Second)
+		busy = busy || (x != nil && x.hot && mask&unix.FAN_MODIFY != 0 && t.now.Sub(x.born) > busyAfter)
 	}
 	if err := t.settle(f, fd, w, busy); err != nil {
 		return err

@@ -157,20 +157,26 @@ func TestOverlayContract(t *testing.T) {
 }
 
 func TestEventsRandom(t *testing.T) {
-	overlayRandom(t, func(t *testing.T) Meter { return openEvents(t) })
+	overlayRandom(t, true, func(t *testing.T) Meter { return openEvents(t) })
 }
 
-// resting leaves a layer alone after each look.
+// resting leaves a layer alone after each look. Writing it back changes what is
+// allocated without an event, which is why files stay hot until that is over:
+// so it is over before each look.
 type resting struct{ *Events }
 
 func (r resting) Measure(ctx context.Context, t Target) (Look, error) {
+	unix.Sync()
 	look, err := r.Events.Measure(ctx, t)
 	r.Rest(t.Layer.Upper)
 	return look, err
 }
 
+// TestEventsRandomAtRest has no hard links: what is written through one whose
+// other name was removed long ago is found by the full check alone
+// (docs/decisions/0008-file-events.md).
 func TestEventsRandomAtRest(t *testing.T) {
-	overlayRandom(t, func(t *testing.T) Meter {
+	overlayRandom(t, false, func(t *testing.T) Meter {
 		e := openEvents(t)
 		e.quiet = time.Millisecond
 		return resting{e}

@@ -34,6 +34,9 @@ const (
 	// the kernel takes to write it back, which may change what is allocated
 	// (compression, indirect blocks) and raises no event.
 	quietAfter = 40 * time.Second
+	// busyAfter is how long a hot file must be written to for its folder to be
+	// spared: less than the second between two looks at what is written to.
+	busyAfter = 700 * time.Millisecond
 	// asleepAfter is how long a folder without an event keeps its names.
 	asleepAfter = 3 * time.Minute
 	// largeFolder is how many files make a folder worth sparing.
