@@ -255,7 +255,8 @@ func overlaySteps(kind string) []step {
 	return steps
 }
 
-// overlayRandom does a thousand things in random order, and checks every few.
+// overlayRandom does a thousand things in random order, with or without hard
+// links among them, and checks every few.
 func overlayRandom(t *testing.T, links bool, open func(*testing.T) Meter) {
 	o := newOverlay(t, "ext4", nil)
 	m := open(t)
