@@ -464,7 +464,9 @@ func TestUpdatesWithHeldSocket(t *testing.T) {
 	a = n.agent(generation(server("web", "v10", port), 11))
 	a.awaitState("web", v1alpha1.StateHealthy)
 	a.want(generation(server("web", "v11", port), 12))
-	a.await("web", "updated after a restart of the agent", func(i Instance) bool { return i.Status.RunningGeneration == 12 })
+	a.await("web", "updated after a restart of the agent", func(i Instance) bool {
+		return i.Status.RunningGeneration == 12 && n.processes.running() == 1
+	})
 	if version, _ := ask(port.Port); version != "v11" {
 		t.Errorf("answered by %q", version)
 	}
@@ -501,7 +503,10 @@ func TestUpdateThatFails(t *testing.T) {
 				t.Errorf("message %q", i.Status.Message)
 			}
 			a.want(generation(server("web", "better", p), 3))
-			i = a.await("web", "updated", func(i Instance) bool { return i.Status.RunningGeneration == 3 })
+			// A held socket is answered by both until the old one has ended.
+			i = a.await("web", "updated", func(i Instance) bool {
+				return i.Status.RunningGeneration == 3 && n.processes.running() == 1
+			})
 			if version, err := ask(i.Status.Ports[0].Port); version != "better" {
 				t.Errorf("answered by %q, %v", version, err)
 			}

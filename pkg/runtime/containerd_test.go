@@ -134,7 +134,11 @@ func (d *containerd) remove(t *testing.T) {
 		}
 	}
 	d.stop(syscall.SIGTERM)
-	for _, pid := range d.shims(t) {
+	left := d.shims(t)
+	for end := time.Now().Add(patience); len(left) > 0 && time.Now().Before(end); left = d.shims(t) {
+		time.Sleep(20 * time.Millisecond) // a shim ends a moment after its last task
+	}
+	for _, pid := range left {
 		t.Errorf("shim %d was left behind", pid)
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}

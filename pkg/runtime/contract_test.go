@@ -51,6 +51,7 @@ func TestContract(t *testing.T) {
 				{"waits for a containerd that is not there yet", testWaitsForContainerd},
 				{"ends with the truth after a churn", testChurn},
 				{"tells what else the snapshotter keeps", testStorage},
+				{"tells that a layer was removed under its container", testLayerRemoved},
 				{"checks once", func(t *testing.T, l *lab) { testCheck(t, l, version.prefix) }},
 			} {
 				t.Run(promise.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,23 +42,32 @@ type storageLook struct {
 	daemon    *daemon
 	orphanAge time.Duration
 	now       time.Time
+	known     map[committed]int64 // sizes, from the look before
+	layers    map[committed]ref   // of containers, until their snapshot is met
 	used      map[committed]bool  // the layers of containers
-	sizes     map[committed]int64 // known from the look before
-	next      map[committed]int64 // for the next one
+
+	all   []Storage
+	sizes map[committed]int64 // for the next look
+	bare  []ref               // containers that are said to have a layer, which is no more
 }
 
 // lookAtStorage asks the snapshotters of the containers that are known for all
-// their snapshots. sizes are those that are known from the last time; the new
-// ones come back. It costs a call for each image layer that is new, and never
-// the walk that containerd makes for the usage of an active snapshot.
-func lookAtStorage(ctx context.Context, d *daemon, known set, sizes map[committed]int64, orphanAge time.Duration) ([]Storage, map[committed]int64, error) {
+// their snapshots. sizes are those that are known from the last time. It costs
+// a call for each image layer that is new, and never the walk that containerd
+// makes for the usage of an active snapshot.
+func lookAtStorage(ctx context.Context, d *daemon, containers set, sizes map[committed]int64, orphanAge time.Duration) (*storageLook, error) {
 	l := &storageLook{
-		daemon: d, orphanAge: orphanAge, now: time.Now(),
-		used: make(map[committed]bool, len(known)), sizes: sizes, next: make(map[committed]int64, len(sizes)),
+		daemon: d, orphanAge: orphanAge, now: time.Now(), known: sizes,
+		layers: make(map[committed]ref), used: make(map[committed]bool, len(containers)),
+		sizes: make(map[committed]int64, len(sizes)),
 	}
 	asked := make(map[committed]bool)
-	for _, c := range known {
-		l.used[committed{c.Namespace, c.Layer.Snapshotter, c.Layer.Key}] = true
+	for r, c := range containers {
+		id := committed{c.Namespace, c.Layer.Snapshotter, c.Layer.Key}
+		l.used[id] = true
+		if c.Layer.Upper != "" || c.Layer.Source != "" {
+			l.layers[id] = r
+		}
 		if c.Layer.Snapshotter != "" {
 			asked[committed{c.Namespace, c.Layer.Snapshotter, ""}] = true
 		}
@@ -69,28 +79,30 @@ func lookAtStorage(ctx context.Context, d *daemon, known set, sizes map[committe
 		}
 		infos, err := d.snapshots(ctx, a.namespace, a.snapshotter)
 		if err != nil {
-			return nil, sizes, err
+			return nil, err
 		}
 		for _, info := range infos {
 			if err := l.add(ctx, all[a.snapshotter], committed{a.namespace, a.snapshotter, info.Name}, info); err != nil {
-				return nil, sizes, err
+				return nil, err
 			}
 		}
 	}
-	return sortedStorage(all), l.next, nil
+	l.all, l.bare = sortedStorage(all), slices.Collect(maps.Values(l.layers))
+	return l, nil
 }
 
 // add takes in one snapshot.
 func (l *storageLook) add(ctx context.Context, s *Storage, id committed, info snapshots.Info) (err error) {
+	delete(l.layers, id)
 	switch {
 	case info.Kind == snapshots.KindCommitted:
-		size, known := l.sizes[id]
+		size, known := l.known[id]
 		if !known {
 			if size, err = l.daemon.size(ctx, id); err != nil {
 				return err
 			}
 		}
-		l.next[id] = size
+		l.sizes[id] = size
 		s.Images += size
 	case orphaned(info, l.used[id], l.now, l.orphanAge):
 		layer, err := l.daemon.orphan(ctx, id)

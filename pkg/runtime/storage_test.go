@@ -67,3 +67,20 @@ func testStorage(t *testing.T, l *lab) {
 		t.Errorf("orphans %+v, want left-over at %s and not the container's own", got.Orphans, mounts[0].Source)
 	}
 }
+
+// A snapshot that somebody removed under a container that stays: the next list
+// tells that it has no layer, though its record still names one.
+func testLayerRemoved(t *testing.T, l *lab) {
+	l.up(t)
+	l.create(t, "k8s.io", "a", "overlayfs", []string{"x"})
+	w := l.watch(t, func(c *Config) { c.Relist = time.Second })
+	await(t, w, "the container with its layer", func(s Snapshot) bool {
+		return len(s.Containers) == 1 && s.Containers[0].Layer.Upper != ""
+	})
+	if err := l.client.SnapshotService("overlayfs").Remove(namespaces.WithNamespace(t.Context(), "k8s.io"), "a-layer"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, w, "the container without a layer", func(s Snapshot) bool {
+		return len(s.Containers) == 1 && s.Containers[0].Layer.Upper == "" && s.Containers[0].Layer.Key == "a-layer"
+	})
+}

@@ -279,23 +279,24 @@ func (w *Watcher) relist(ctx context.Context, d *daemon, known set) (failed []re
 	w.confirmed = w.now()
 	w.metrics.relists.Inc()
 	w.post(true) // the containers first: the rest is for orientation
-	w.lookAtStorage(ctx, d)
+	bare := w.lookAtStorage(ctx, d)
 	w.post(true)
-	return w.failed(findings), nil
+	return append(w.failed(findings), bare...), nil
 }
 
-// lookAtStorage asks for what the snapshotters keep besides. With an error the
-// last answer stays.
-func (w *Watcher) lookAtStorage(ctx context.Context, d *daemon) {
-	storage, sizes, err := lookAtStorage(ctx, d, w.known, w.sizes, w.config.orphanAge)
+// lookAtStorage asks for what the snapshotters keep besides, and tells which
+// containers stand there without their layer. With an error the last answer stays.
+func (w *Watcher) lookAtStorage(ctx context.Context, d *daemon) (bare []ref) {
+	storage, err := lookAtStorage(ctx, d, w.known, w.sizes, w.config.orphanAge)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.metrics.failed(callSnapshots)
 			w.log.Debug("cannot tell what the snapshotters keep", "error", err)
 		}
-		return
+		return nil
 	}
-	w.storage, w.sizes = storage, sizes
+	w.storage, w.sizes = storage.all, storage.sizes
+	return storage.bare
 }
 
 // reload looks at some containers again. With an error the set stays as it was.
@@ -324,6 +325,6 @@ func (w *Watcher) failed(findings []finding) []ref {
 
 func (w *Watcher) post(connected bool) {
 	s := Snapshot{Containers: w.known.sorted(), Storage: w.storage, Confirmed: w.confirmed, Connected: connected}
+	w.metrics.posted(s, w.config.Namespaces) // first: whoever reads s finds its figures
 	w.board.post(s)
-	w.metrics.posted(s, w.config.Namespaces)
 }
