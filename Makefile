@@ -92,7 +92,7 @@ test: test-unit test-vm test-lab test-e2e ## every test, in tiers
 .PHONY: test-unit
 test-unit: parts bin/keeper ## all packages with the race detector; real containerds and a real API server where the part is the point
 	$(call say,unit tests$(,) real containerd 2.x and 1.6$(,) real API server)
-	eval "$$($(LAB) test-env)" && go test -race -timeout 40m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
+	eval "$$($(LAB) test-env)" && .ci/go-test -race -timeout 40m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
 	go -C build/promql test -count=1 ./...
 
 .PHONY: test-lab
@@ -128,7 +128,7 @@ test-e2e: parts image dist/webapp.tar ## stories on a real two-node cluster
 	$(call say,stories on a real two-node cluster)
 	@$(LAB) down
 	@$(MAKE) --no-print-directory up NODES=2
-	code=0; NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -timeout 75m -parallel 4 -count=1 -v ./test/e2e || code=$$?; $(LAB) down; exit $$code
+	code=0; NODEAGENT_LAB=$(CURDIR)/$(LAB) .ci/go-test -timeout 75m -parallel 4 -count=1 -v ./test/e2e || code=$$?; $(LAB) down; exit $$code
 
 ## ---- linting
 

@@ -139,6 +139,28 @@ func TestEventsSpares(t *testing.T) {
 	agrees(t, e, o.upper)
 }
 
+// TestEventsSparesAfterUnpacking: a layer full of files that were just written
+// has room left for its log.
+func TestEventsSparesAfterUnpacking(t *testing.T) {
+	o := newOverlay(t, "ext4", nil)
+	e := openEvents(t)
+	for i := range 2 * hotKept {
+		write(t, filepath.Join(o.merged, "share", strconv.Itoa(i)), 10)
+	}
+	agrees(t, e, o.upper)
+	log, err := os.Create(filepath.Join(o.merged, "log"))
+	must(t, err)
+	defer log.Close()
+	for deadline := time.Now().Add(20 * time.Second); !e.layers[o.upper].tree.root.spared; {
+		if time.Now().After(deadline) {
+			t.Fatalf("not spared after 20 s: %s", state(e.layers[o.upper].tree.root))
+		}
+		_, err := log.Write(make([]byte, 5000))
+		must(t, err)
+		agrees(t, e, o.upper)
+	}
+}
+
 func TestOverlayContract(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) Meter{
 		"walk":   func(*testing.T) Meter { return NewWalker("/") },

@@ -18,8 +18,10 @@ const (
 	namesKept = 50_000
 	// folderNames bounds those of one folder.
 	folderNames = 8192
-	// hotKept bounds the files of one layer that are looked at each time.
-	hotKept = 128
+	// hotKept bounds the files of one layer that are looked at each time. Those
+	// that a reading finds just written take half of it at most: a layer that
+	// was just unpacked leaves room for its log.
+	hotKept = 256
 	// sparedNames is how many files a folder may have to be spared events: all
 	// of them are looked at instead, the quiet ones in at most a sparedShare-th
 	// of the time.
@@ -293,7 +295,7 @@ func (t *tree) entry(f *folder, fd int, cname []byte, woken map[string]bool, nam
 	name := cname[:len(cname)-1]
 	recent := t.now.Sub(time.Unix(st.Ctim.Unix())) < t.ev.quietFor(stampOf(st))
 	t.noteStat(f, fd, cname, recent)
-	hot := recent || woken[string(name)]
+	hot := woken[string(name)] || (recent && t.hot < hotKept/2)
 	if (names || hot) && len(f.names) < folderNames && t.ev.names.Load() < namesKept || f.names[string(name)] != nil {
 		t.keep(f, string(name), bytes, multi, hot)
 	}
