@@ -18,8 +18,9 @@ type image struct {
 	listenPID       *[10]byte // in the environment, for its own pid; or nil
 	in, out         int
 	listen          []int
-	wait            int // -1, or: a byte comes when the uid map is written
-	failed          int // where a failure is told
+	join            []int // tasks files of v1 cgroups, whose limits stand already
+	wait            int   // -1, or: a byte comes when the uid map is written
+	failed          int   // where a failure is told
 	rlimits         []plan.Rlimit
 	caps            uint64
 	dropCaps        bool
@@ -28,18 +29,24 @@ type image struct {
 	noNewPrivs      bool
 	landlock        int // ruleset, -1: none
 	seccomp         *unix.SockFprog
+	stack           []byte
 	keep            []any // keeps what the uintptrs point to
 }
 
+// childStack is far more than child needs: its own frame and those of system
+// calls.
+const childStack = 16 << 10
+
 // stages name what the child was about when it failed.
 var stages = [...]string{ //nolint:gochecknoglobals // a constant table
-	"", "wait for its user namespace", "become a session's leader", "take its descriptors", "set a limit of resources",
+	"", "join its cgroup", "wait for its user namespace", "become a session's leader", "take its descriptors", "set a limit of resources",
 	"drop a capability", "change its groups", "change its group", "change its user", "drop its capabilities",
 	"set no_new_privs", "apply Landlock", "apply the seccomp filter", "execute",
 }
 
 const (
-	stWait = iota + 1
+	stJoin = iota + 1
+	stWait
 	stSession
 	stFDs
 	stRlimit
@@ -55,7 +62,7 @@ const (
 )
 
 // clone starts the child. flags are of clone3; cgroup is a v2 folder's
-// descriptor, or -1 when the calling thread is in the task's cgroups already.
+// descriptor, or -1 when the child joins those of v1.
 func (m *image) clone(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	var fd int32 = -1
 	args := cloneArgs{flags: flags | unix.CLONE_PIDFD, pidFD: uint64(uintptr(unsafe.Pointer(&fd))), exitSignal: uint64(unix.SIGCHLD)}
@@ -77,16 +84,40 @@ type cloneArgs struct {
 	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// cloneAndExec returns in the parent alone. In the child it makes system calls
-// and nothing else: no allocation, no call of a Go function that may grow the
-// stack, no lock.
+// cloneAndExec returns in the parent alone. The child shares the keeper's memory
+// until it executes, on a stack of its own: to copy page tables instead and to
+// take every page apart afterwards is most of what a launch would cost. Unlike
+// after vfork the parent runs on, for it has to write the uid map.
 //
 //go:norace
 //go:noinline
 //go:nocheckptr
-func (m *image) cloneAndExec(args *cloneArgs) (int, syscall.Errno) { //nolint:gocognit // it may call no function of its own
+func (m *image) cloneAndExec(args *cloneArgs) (int, syscall.Errno) {
+	var pid uintptr
+	var errno syscall.Errno
+	beforeFork()
+	if ownStack {
+		args.flags |= unix.CLONE_VM
+		args.stack, args.stackSize = uint64(uintptr(unsafe.Pointer(&m.stack[0]))), uint64(len(m.stack))
+		pid, errno = cloneOnStack(args, unsafe.Sizeof(*args), m)
+	} else if pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0, 0, 0, 0); errno == 0 && pid == 0 {
+		m.child()
+	}
+	afterFork()
+	return int(pid), errno
+}
+
+// child is what the child does. It makes system calls and nothing else: no
+// allocation, no write to what the keeper has, no call of a Go function that may
+// grow the stack, no lock. It never returns.
+//
+//go:nosplit
+//go:norace
+//go:noinline
+//go:nocheckptr
+func (m *image) child() { //nolint:gocognit // it may call no function of its own
 	var (
-		pid, n     uintptr
+		n          uintptr
 		errno      syscall.Errno
 		report     [2]int32
 		lim        [2]uint64
@@ -97,14 +128,16 @@ func (m *image) cloneAndExec(args *cloneArgs) (int, syscall.Errno) { //nolint:go
 		i          int
 		digit, rem uintptr
 	)
-	beforeFork()
-	pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0, 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		afterFork()
-		return int(pid), errno
-	}
 	afterForkInChild()
 
+	// It joins by itself, so that no thread of the keeper ever is where all is
+	// killed, and "0" needs no lock on all forks of the machine as a pid does.
+	stage, b = stJoin, '0'
+	for i = range m.join {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(m.join[i]), uintptr(unsafe.Pointer(&b)), 1); errno != 0 {
+			goto fail
+		}
+	}
 	if m.wait >= 0 {
 		stage = stWait
 		n, _, errno = syscall.RawSyscall(unix.SYS_READ, uintptr(m.wait), uintptr(unsafe.Pointer(&b)), 1)
@@ -218,7 +251,8 @@ fail:
 // newImage lays the program's arguments out in memory.
 func newImage(p *plan.Plan, path string) (*image, error) {
 	m := &image{
-		wait: -1, failed: -1, landlock: -1, rlimits: p.Rlimits, caps: p.Caps, dropCaps: p.Caps != ^uint64(0),
+		stack: make([]byte, childStack),
+		wait:  -1, failed: -1, landlock: -1, rlimits: p.Rlimits, caps: p.Caps, dropCaps: p.Caps != ^uint64(0),
 		uid: p.UID, gid: p.GID, setIDs: p.UID != 0 || p.GID != 0 || p.OwnUser, noNewPrivs: p.NoNewPrivs,
 	}
 	if p.OwnUser {

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"errors"
 	"runtime"
 	"strconv"
@@ -139,11 +140,11 @@ func run(p *plan.Plan, f files, m *image) (pid, pidfd int, err error) {
 	group := -1
 	if p.CgroupIsFD {
 		group = f.cgroups[0]
-	} else if err := join(f.cgroups); err != nil {
-		return 0, -1, err
+	} else {
+		m.join = f.cgroups
 	}
+	defer runtime.KeepAlive(m) // the child lives in it until it executes
 	pid, pidfd, err = m.clone(flags, group)
-	runtime.KeepAlive(m)
 	_ = unix.Close(failed[1])
 	if err != nil {
 		_ = unix.Close(wait[1])
@@ -159,22 +160,7 @@ func run(p *plan.Plan, f files, m *image) (pid, pidfd int, err error) {
 		_, err = unix.Write(wait[1], []byte{1})
 	}
 	_ = unix.Close(wait[1]) // ends the child if it is still waiting
-	if err == nil {
-		err = failure(failed[0])
-	}
-	return pid, pidfd, err
-}
-
-// join puts the calling thread, and so the child that it clones, into the
-// cgroups of v1. Its limits stand already, and "0" needs no lock on all forks
-// of the machine as a pid does.
-func join(tasks []int) error {
-	for _, fd := range tasks {
-		if _, err := unix.Write(fd, []byte("0")); err != nil {
-			return errors.Join(errors.New("cannot join the task's cgroup"), err)
-		}
-	}
-	return nil
+	return pid, pidfd, cmp.Or(err, failure(failed[0]))
 }
 
 func writeMaps(p *plan.Plan, pid int) error {

@@ -195,7 +195,8 @@ func says(t *testing.T, task *Task, prefix string) string {
 			}
 		}
 		if err != nil {
-			t.Fatalf("the task did not say %q: %v\n%s", prefix, err, all)
+			e, werr := task.Wait(soon(t))
+			t.Fatalf("the task did not say %q: %v; its end: %+v, %v\n%s", prefix, err, e, werr, all)
 		}
 	}
 }
