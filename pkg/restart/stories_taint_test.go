@@ -205,7 +205,7 @@ func storyTaintConflict(t *testing.T, s *stage, _ string) {
 	f.client = interceptor.NewClient(f.client, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
 			if raced++; raced%2 == 1 {
-				s.cluster.kubectl("label", "node", s.nodeA, "--overwrite", "raced="+string(rune('0'+raced)))
+				s.label(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.nodeA}}, raced)
 			}
 			return c.Patch(ctx, o, patch, options...)
 		},
@@ -216,7 +216,7 @@ func storyTaintConflict(t *testing.T, s *stage, _ string) {
 	f.look(t, 0, rests())
 	f.look(t, taintCalm, rests())
 	f.want(t, false, "over")
-	if got := f.node(t).Labels["raced"]; raced != 4 || got != "3" {
+	if got := f.node(t).Labels["noise"]; raced != 4 || got != "3" {
 		t.Errorf("%d writes, the last label that others wrote is %q, want 4 and 3", raced, got)
 	}
 }
