@@ -154,6 +154,7 @@ func (s *stage) agentVia(t *testing.T, config *rest.Config, o Options) *agent {
 		t.Fatal(err)
 	}
 	events, registry := NewEvents(c, o.Node, time.Now, log), prometheus.NewRegistry()
+	events.patience = patience // the machine may be busy, and what is told is looked at
 	a := &agent{registry: registry}
 	a.requester = NewRequester(c, o, events, log)
 	a.controller = NewController(c, o, s.kubelet, events, NewMetrics(registry), log)

@@ -56,7 +56,9 @@ func (f *filler) begin(t *testing.T, enabled bool) {
 	t.Helper()
 	now := func() time.Time { return f.now }
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	f.taint = NewNodeTaint(f.client, Options{Node: f.nodeA, Now: now}, enabled, f, NewEvents(f.client, f.nodeA, now, log), NewMetrics(prometheus.NewRegistry()), log)
+	events := NewEvents(f.client, f.nodeA, now, log)
+	f.taint = NewNodeTaint(f.client, Options{Node: f.nodeA, Now: now}, enabled, f, events, NewMetrics(prometheus.NewRegistry()), log)
+	events.patience, f.taint.patience = patience, patience // the machine may be busy
 }
 
 // look has the disk stand like this after a while.
@@ -237,13 +239,13 @@ func storyTaintAway(t *testing.T, s *stage, _ string) {
 	})
 	f.begin(t, true)
 	f.look(t, 0, rests())
-	away = true
+	away, f.taint.patience = true, taintPatience
 	f.look(t, 0, fills())
 	f.want(t, false, "away")
 	if got := testutil.ToFloat64(f.taint.metrics.errors.WithLabelValues("Taint")); got != 1 {
 		t.Errorf("%v failures counted, want 1", got)
 	}
-	away = false
+	away, f.taint.patience = false, patience
 	f.look(t, 0, fills())
 	f.want(t, true, "there again")
 }
