@@ -122,8 +122,8 @@ func storyDaemonSet(t *testing.T, s *stage, ns string) {
 	if now := s.podOn(t, ns, "web", s.nodeB); now.UID != onB.UID {
 		t.Error("the pod on node-b was replaced too")
 	}
-	generation := set.Generation
-	s.settle(t, set, func() bool { return set.Status.NumberAvailable == 2 })
+	generation, before := set.Generation, set.ResourceVersion
+	s.settle(t, set, func() bool { return set.ResourceVersion != before && set.Status.NumberAvailable == 2 }) // again
 	if set.Generation != generation {
 		t.Error("the DaemonSet's spec was changed")
 	}
