@@ -174,14 +174,13 @@ func (c *cluster) tryKubectl(args ...string) (string, error) {
 // were written just before: it learns of them by a watch.
 func (c *cluster) inTime(t *testing.T, args ...string) {
 	t.Helper()
-	said := ""
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out, err := c.tryKubectl(args...)
 		if err == nil {
 			return
 		}
-		if said = out; time.Now().After(deadline) {
-			t.Fatalf("kubectl %v: %v\n%s", args, err, said)
+		if time.Now().After(deadline) {
+			t.Fatalf("kubectl %v: %v\n%s", args, err, out)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (p *process) kill() {
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		port := 10000 + rand.IntN(10000) //nolint:gosec // any will do
+		port := 10000 + rand.IntN(10000)
 		if listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
 			_ = listener.Close()
 			return port
