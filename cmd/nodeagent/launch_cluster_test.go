@@ -210,7 +210,7 @@ func removeCgroups(t *testing.T, name string) {
 			return nil
 		})
 		for _, path := range slices.Backward(all) {
-			for deadline := time.Now().Add(5 * time.Second); os.Remove(path) != nil; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(30 * time.Second); os.Remove(path) != nil; time.Sleep(5 * time.Millisecond) {
 				pids, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 				if err != nil {
 					break

@@ -81,7 +81,7 @@ func (h *hand) agent() {
 
 func (h *hand) eventually(what string, so func() bool) {
 	h.t.Helper()
-	apiserver.Eventually(h.t, 30*time.Second, what, so)
+	apiserver.Eventually(h.t, 60*time.Second, what, so)
 }
 
 func (h *hand) command(args ...string) *exec.Cmd {
@@ -112,7 +112,7 @@ func (h *hand) reads(pattern string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
 	found := false
 	for lines := bufio.NewScanner(out); !found && lines.Scan(); {

@@ -48,7 +48,8 @@ func TestRestartByHand(t *testing.T) {
 	d.agents(t, "node-a", "node-b")
 	d.install(t)
 	apiserver.Eventually(t, time.Minute, "edit has the right on Restarts", func() bool {
-		return d.kubectl(t, "ann", "auth", "can-i", "create", "restarts.nodeagent.dev").code == 0
+		return d.kubectl(t, "ann", "auth", "can-i", "create", "restarts.nodeagent.dev").code == 0 &&
+			d.kubectl(t, "bob", "auth", "can-i", "create", "restarts.nodeagent.dev").code == 0
 	})
 	stories := map[string]func(*testing.T, *desk, string){
 		"workload":      storyHandWorkload,
@@ -192,6 +193,7 @@ func storyHandWorkload(t *testing.T, d *desk, ns string) {
 		t.Errorf("the template was written %d times", deployment.Generation-generation)
 	}
 	d.Kubectl("annotate", "-n", ns, "deployment", "web", v1alpha1.AnnotationRestart+"=observe")
+	d.Available(t, deployment) // that raises its generation, and what is not observed counts as a rollout
 	d.restart(t, "ann", ns, "deploy/web").want(t, 2, "Observed")
 }
 
@@ -240,13 +242,13 @@ func storyHandStalled(t *testing.T, d *desk, ns string) {
 	pod := d.Pods(t, ns, "web")[0]
 	d.kubelet.Hold(ns, true)
 	// Longer than it waits for it the restart goes on, and is joined.
-	d.restart(t, "ann", ns, "pod/"+pod.Name, "--deadline=20s", "--timeout=2s").want(t, 4, "The restart goes on", "1 of 1 restarts not ended yet")
-	d.restart(t, "ann", ns, "pod/"+pod.Name).want(t, 3, "is being restarted already (Manual", "Stalled: Not complete after 20s", "1 of 1 restarts stalled or failed")
+	d.restart(t, "ann", ns, "pod/"+pod.Name, "--deadline=30s", "--timeout=2s").want(t, 4, "The restart goes on", "1 of 1 restarts not ended yet")
+	d.restart(t, "ann", ns, "pod/"+pod.Name).want(t, 3, "is being restarted already (Manual", "Stalled: Not complete after 30s", "1 of 1 restarts stalled or failed")
 	// Deleted by somebody meanwhile.
 	cmd := make(chan ran)
 	d.kubelet.Hold(ns, true)
 	go func() { cmd <- d.restart(t, "ann", ns, "pod/"+pod.Name) }()
-	apiserver.Eventually(t, 30*time.Second, "the restart runs", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "the restart runs", func() bool {
 		r := d.Restart(t, ns, "deployment-web")
 		return r != nil && r.Status.Phase == v1alpha1.PhaseRunning
 	})
@@ -257,7 +259,7 @@ func storyHandStalled(t *testing.T, d *desk, ns string) {
 func storyHandRolledBack(t *testing.T, d *desk, ns string) {
 	d.deployment(t, ns, "web", nil)
 	d.kubelet.Hold(ns, true)
-	d.restart(t, "ann", ns, "deploy/web", "--deadline=6s", "--on-stall=rollback").want(t, 3, "Stalled: Not complete after 6s", "It was rolled back")
+	d.restart(t, "ann", ns, "deploy/web", "--deadline=20s", "--on-stall=rollback").want(t, 3, "Stalled: Not complete after 20s", "It was rolled back")
 	if r := d.Restart(t, ns, "deployment-web"); r.Spec.OnStall != v1alpha1.OnStallRollback {
 		t.Errorf("spec %+v", r.Spec)
 	}
@@ -382,8 +384,11 @@ func storyHandTold(t *testing.T, d *desk, ns string) {
 		t.Errorf("kubectl get restarts -o wide tells neither why nor the pod:\n%s", wide)
 	}
 	for _, on := range []string{"deployment/web", "restart/deployment-web"} {
-		story := d.Kubectl("describe", "-n", ns, on)
-		_, events, _ := strings.Cut(story, "Events:")
+		events := ""
+		apiserver.Eventually(t, time.Minute, "its end is told on "+on, func() bool { // after it is written
+			_, events, _ = strings.Cut(d.Kubectl("describe", "-n", ns, on), "Events:")
+			return strings.Contains(events, "RestartSucceeded")
+		})
 		t.Logf("%s%s", on, events)
 		for _, word := range []string{"RestartStarted", "it leaks", "RestartSucceeded", "1 pod replaced"} {
 			if !strings.Contains(events, word) {

@@ -160,7 +160,7 @@ func (p *processes) running() int {
 // awaitNone waits until all processes are forgotten.
 func (p *processes) awaitNone() {
 	p.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		p.mu.Lock()
 		n := len(p.all)
 		p.mu.Unlock()

@@ -165,7 +165,7 @@ func TestParts(t *testing.T) {
 		t.Helper()
 		want := map[Part]Usage{PartLayer: du(t, upper), PartLogs: du(t, logs), PartEmptyDir: du(t, emptyDir), PartVolume: du(t, image)}
 		var got map[Part]Usage
-		for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(20 * time.Millisecond) {
+		for begun := time.Now(); time.Since(begun) < 60*time.Second; time.Sleep(20 * time.Millisecond) {
 			if all := w.Verdicts(); len(all) == 1 {
 				if got = all[0].Parts; same(got, want) {
 					return

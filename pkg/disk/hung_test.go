@@ -83,7 +83,7 @@ func hungFileSystem(t *testing.T, meter Meter) {
 	for round := range 5 {
 		write(t, filepath.Join(sound, "log"), (round+1)*100_000)
 		want := du(t, sound).Bytes
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			v := w.Verdicts()
 			if len(v) == 1 && v[0].Usage.Bytes == want {
 				break

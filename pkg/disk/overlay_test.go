@@ -74,7 +74,7 @@ func run(t testing.TB, program string, args ...string) {
 // agrees waits until the meter tells what du tells.
 func agrees(t *testing.T, m Meter, dir string) Look {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		look, err := m.Measure(t.Context(), layerAt(dir))
 		want := du(t, dir)

@@ -188,6 +188,9 @@ func storyEveryUse(t *testing.T, s *stage, ns string) {
 	fromEnv("env")(&set.Spec.Template.Spec)
 	s.Create(t, set)
 	s.untilKnown(t, set)
+	apiserver.Eventually(t, time.Minute, "the DaemonSet's controller counts its pod", func() bool {
+		return s.Admin.Get(t.Context(), client.ObjectKeyFromObject(set), set) == nil && set.Status.NumberAvailable == 1
+	})
 	n := 0
 	for _, r := range references(template.Spec) {
 		s.put(t, ns, r.Kind, r.Name, "2")

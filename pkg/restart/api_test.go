@@ -154,6 +154,7 @@ func (s *stage) agentVia(t *testing.T, config *rest.Config, o Options) *agent {
 		t.Fatal(err)
 	}
 	events, registry := NewEvents(c, o.Node, time.Now, log), prometheus.NewRegistry()
+	events.patience = patience // the machine may be busy, and what is told is looked at
 	a := &agent{registry: registry}
 	a.requester = NewRequester(c, o, events, log)
 	a.controller = NewController(c, o, s.kubelet, events, NewMetrics(registry), log)
@@ -162,7 +163,8 @@ func (s *stage) agentVia(t *testing.T, config *rest.Config, o Options) *agent {
 	return a
 }
 
-// run starts the controller and gives what ends it and waits for it.
+// run starts the controller and gives what ends it and waits for it. What it
+// does besides writing a Restart's status is done then: Events, metrics, slots.
 func (a *agent) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -286,6 +288,22 @@ func wantPhase(t *testing.T, r *v1alpha1.Restart, phase v1alpha1.Phase, words ..
 	for _, w := range words {
 		if !strings.Contains(r.Status.Message, w) {
 			t.Errorf("message %q does not say %q", r.Status.Message, w)
+		}
+	}
+}
+
+// wantEvents waits until the Events about an object have these reasons, sorted:
+// they are written after what they tell of.
+func (s *stage) wantEvents(t *testing.T, namespace, kind, name string, want ...string) {
+	t.Helper()
+	var got []string
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if got = s.events(t, namespace, kind, name); slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("events on %s %s: %v, want %v", kind, name, got, want)
+			return
 		}
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
 // cluster is a real control plane: etcd, kube-apiserver and
@@ -61,7 +65,26 @@ func startCluster(t *testing.T) *cluster {
 	c.kubectl("apply", "-f", "../../manifests/base/crds", "-f", "../../manifests/base/namespace.yaml", "-f", "../../manifests/base/fences.yaml")
 	c.kubectl("apply", "-n", "nodeagent", "-f", "../../manifests/base/rbac.yaml", "-f", "../../manifests/overlays/launch/rbac.yaml")
 	c.kubectl("wait", "--for=condition=Established", "crd/restarts.nodeagent.dev", "--timeout=60s")
+	c.fenced()
 	return c
+}
+
+// fenced waits until the API server holds agents to the fences and knows their
+// rights: it learns of what was written by watches, and the last of the fences
+// refuses nothing before all do.
+func (c *cluster) fenced() {
+	c.write("probe.yaml", fmt.Appendf(nil, `apiVersion: nodeagent.dev/v1alpha1
+kind: Restart
+metadata: {name: deployment-probe, namespace: default, annotations: {%s: "1"}}
+spec: {target: {apiVersion: apps/v1, kind: Deployment, name: probe}}
+`, v1alpha1.AnnotationApproved))
+	c.kubectl("create", "clusterrole", "probe", "--verb=create", "--resource=restarts.nodeagent.dev")
+	c.kubectl("create", "clusterrolebinding", "probe", "--clusterrole=probe", "--user=probe")
+	eventually(c.t, 90*time.Second, "the fences stand", func() bool {
+		out, err := c.tryKubectl("create", "--as=probe", "--dry-run=server", "-f", c.file("probe.yaml"))
+		return err != nil && strings.Contains(out, "verb approve")
+	})
+	c.kubectl("delete", "clusterrolebinding/probe", "clusterrole/probe")
 }
 
 func (c *cluster) file(name string) string { return filepath.Join(c.folder, name) }
@@ -122,9 +145,12 @@ func (c *cluster) connect() {
 	if c.admin, err = client.NewWithWatch(c.config, client.Options{Scheme: scheme, Mapper: mapper, Log: logr.Discard()}); err != nil {
 		c.t.Fatal(err)
 	}
-	eventually(c.t, 90*time.Second, "the API server answers", func() bool {
+	// All that it does when it starts is done then, its own roles among it:
+	// kube-controller-manager ends where that takes too long.
+	eventually(c.t, 2*time.Minute, "the API server is healthy", func() bool {
 		var namespace corev1.Namespace
-		return c.admin.Get(c.t.Context(), client.ObjectKey{Name: "default"}, &namespace) == nil
+		_, err := c.tryKubectl("get", "--raw=/healthz")
+		return err == nil && c.admin.Get(c.t.Context(), client.ObjectKey{Name: "default"}, &namespace) == nil
 	})
 }
 
@@ -142,6 +168,21 @@ func (c *cluster) tryKubectl(args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(c.binary, "kubectl"), append([]string{"--kubeconfig=" + c.file("kubeconfig")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// inTime is what kubectl may do once the API server knows of the rights that
+// were written just before: it learns of them by a watch.
+func (c *cluster) inTime(t *testing.T, args ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := c.tryKubectl(args...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+		}
+	}
 }
 
 func (c *cluster) namespace(t *testing.T, name string) {
@@ -188,15 +229,20 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// freePort asks the kernel for one.
+// freePort is one that nobody listens on, below those that the kernel gives to
+// connections: of them another could come in between, or while the API server
+// is started again.
 func freePort(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10000 + mathrand.IntN(10000)
+		if listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // eventually asks again and again until it is so.
@@ -211,11 +257,4 @@ func eventually(t *testing.T, within time.Duration, what string, so func() bool)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// anyVersion begins a watch at what the API server has in its cache. Without
-// it the server first waits until that is as new as etcd, which etcd 3.4
-// cannot tell where nothing of the kind is written meanwhile.
-func anyVersion() client.ListOption {
-	return &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}
 }

@@ -93,11 +93,15 @@ func abandoned(r *v1alpha1.Restart, now time.Time) bool {
 	if !fresh(r) {
 		return false
 	}
-	asked := r.CreationTimestamp.Time
-	if r.Spec.RequestedAt.After(asked) {
-		asked = r.Spec.RequestedAt.Time
+	return now.Sub(askedAt(r)) >= deadline(r)
+}
+
+// askedAt is when a Restart was asked for, as far as it tells.
+func askedAt(r *v1alpha1.Restart) time.Time {
+	if r.Spec.RequestedAt.After(r.CreationTimestamp.Time) {
+		return r.Spec.RequestedAt.Time
 	}
-	return now.Sub(asked) >= deadline(r)
+	return r.CreationTimestamp.Time
 }
 
 // coolUntil is when the cooldowns of all restarts that this one would repeat

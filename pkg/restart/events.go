@@ -48,6 +48,8 @@ type Events struct {
 	now    func() time.Time
 	log    *slog.Logger
 
+	patience time.Duration
+
 	mu   sync.Mutex
 	told map[string]time.Time // by Event name
 }
@@ -62,7 +64,7 @@ const (
 
 // NewEvents makes a writer of Events in the name of one node's agent.
 func NewEvents(c client.Client, node string, now func() time.Time, log *slog.Logger) *Events {
-	return &Events{client: c, node: node, now: now, log: log, told: map[string]time.Time{}}
+	return &Events{client: c, node: node, now: now, log: log, patience: eventPatience, told: map[string]time.Time{}}
 }
 
 // event is one thing to tell about one object.
@@ -90,7 +92,7 @@ func (e *Events) tell(ctx context.Context, ev event) {
 	if !e.first(name) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, eventPatience)
+	ctx, cancel := context.WithTimeout(ctx, e.patience)
 	defer cancel()
 	err := e.client.Create(ctx, e.object(name, ev))
 	if err != nil && !apierrors.IsAlreadyExists(err) {

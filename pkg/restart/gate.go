@@ -26,7 +26,11 @@ const (
 	againSlot     = 5 * time.Second
 	againApproval = 30 * time.Second
 	againWindow   = 20 * time.Second
+	againUnseen   = time.Second
 )
+
+// unseenFor is how long a workload's controller may take to see its last change.
+const unseenFor = 10 * time.Second
 
 // enter is the next step of a Restart that was not begun yet.
 func enter(w World) Step {
@@ -40,7 +44,10 @@ func enter(w World) Step {
 		return hold(w, v1alpha1.PhasePending, w.Waits, w.Again)
 	}
 	first := begin(w)
-	if first.Action == End {
+	switch {
+	case first.Action == End && unseen(w):
+		return Step{Action: Wait, Message: fmt.Sprintf("The controller of %s has not seen its last change.", describe(r.Spec.Target)), Again: againUnseen}
+	case first.Action == End:
 		return first
 	}
 	switch w.Mode {
@@ -60,6 +67,15 @@ func enter(w World) Step {
 		return Step{Action: Admit}
 	}
 	return first
+}
+
+// unseen tells whether the controller of a workload that was changed has still
+// a moment to see that, for a Restart that was asked for just now. Until then
+// its status may tell of a rollout that there is not: a Deployment's generation
+// is raised by an annotation alone.
+func unseen(w World) bool {
+	age := w.Now.Sub(askedAt(w.Restart))
+	return fresh(w.Restart) && -unseenFor < age && age < unseenFor && w.Target != nil && !w.Target.observed()
 }
 
 // hold goes on waiting.

@@ -32,6 +32,14 @@ func TestNext(t *testing.T) {
 		{"of no target", testWorld(KindDeployment), func(w *World) { w.Target = nil }, End, failed, "There is no deployment/web"},
 		{"of a target on its way out", testWorld(KindDeployment), func(w *World) { w.Target.Deployment.DeletionTimestamp = new(metav1.Now()) }, End, failed, "is being deleted"},
 		{"of a paused target", testWorld(KindDeployment), func(w *World) { w.Target.Deployment.Spec.Paused = true }, End, refused, "paused"},
+		{"of a target whose controller lags", testWorld(KindDeployment), func(w *World) {
+			w.Target.Deployment.Generation++
+			w.Restart.Spec.RequestedAt = metav1.NewMicroTime(w.Now.Add(time.Second - unseenFor))
+		}, Wait, "", "has not seen its last change"},
+		{"of a target whose controller is away", testWorld(KindDeployment), func(w *World) {
+			w.Target.Deployment.Generation++
+			w.Restart.Spec.RequestedAt = metav1.NewMicroTime(w.Now.Add(-unseenFor))
+		}, End, refused, "rollout is in progress"},
 		{"of an unknown kind", testWorld("CloneSet"), nil, End, refused, "is not known"},
 
 		{"begun is stamped", begun(KindDeployment), nil, Stamp, "", ""},

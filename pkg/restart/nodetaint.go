@@ -47,6 +47,8 @@ type NodeTaint struct {
 	log     *slog.Logger
 	now     func() time.Time
 
+	patience time.Duration
+
 	mu      sync.Mutex
 	read    bool   // whether the node was
 	trouble string // the last look's error, which is logged once
@@ -65,7 +67,7 @@ const (
 // puts no taint on, and takes off one that was left.
 func NewNodeTaint(c client.Client, o Options, enabled bool, disk Disk, events *Events, m *Metrics, log *slog.Logger) *NodeTaint {
 	o = o.withDefaults()
-	return &NodeTaint{client: c, node: o.Node, enabled: enabled, disk: disk, events: events, metrics: m, log: log, now: o.Now}
+	return &NodeTaint{client: c, node: o.Node, enabled: enabled, disk: disk, events: events, metrics: m, log: log, now: o.Now, patience: taintPatience}
 }
 
 // Run looks at the disk until ctx ends. At rest it costs the API server one
@@ -88,7 +90,7 @@ func (n *NodeTaint) Run(ctx context.Context) {
 func (n *NodeTaint) Look(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, taintPatience)
+	bounded, cancel := context.WithTimeout(ctx, n.patience)
 	defer cancel()
 	err := n.look(bounded)
 	switch {

@@ -118,7 +118,7 @@ func storyBadAPI(t *testing.T, s *stage, ns string) {
 		a.run(t)
 		for _, d := range all {
 			pod := s.podOn(t, ns, d.Name, node)
-			eventually(t, 30*time.Second, "it can be asked for", func() bool {
+			eventually(t, 120*time.Second, "it can be asked for", func() bool {
 				_, err := a.requester.Request(t.Context(), Request{
 					Pod: Pod{Namespace: ns, Name: pod.Name, UID: string(pod.UID)}, Reason: v1alpha1.ReasonDiskFill,
 				})

@@ -48,9 +48,7 @@ func storyApproval(t *testing.T, s *stage, ns string) {
 	s.approve(t, ns, r.Name)
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseSucceeded)
 	s.wantOneRollout(t, d)
-	if got := s.events(t, ns, "Deployment", "web"); !slices.Equal(got, []string{EventStarted, EventSucceeded, EventWaits}) {
-		t.Errorf("events %v", got)
-	}
+	s.wantEvents(t, ns, "Deployment", "web", EventStarted, EventSucceeded, EventWaits)
 	t.Logf("from approval to the end: %s", time.Since(began).Round(time.Millisecond))
 
 	// Nobody approves: it ends, and is told.
@@ -78,9 +76,9 @@ func storyModes(t *testing.T, s *stage, ns string) {
 		"misspelt":     {"yes", v1alpha1.PhaseRefused, "none of act, approve, observe and never"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s.deployment(t, ns, name)
+			d := s.deployment(t, ns, name)
 			if by.annotation != "" {
-				s.cluster.kubectl("annotate", "deployment", "-n", ns, name, v1alpha1.AnnotationRestart+"="+by.annotation)
+				s.annotate(t, d, v1alpha1.AnnotationRestart+"="+by.annotation)
 			}
 			a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
 			wantPhase(t, s.ended(t, ns, "deployment-"+name), by.phase, by.says)
@@ -153,7 +151,7 @@ func storyIneffective(t *testing.T, s *stage, ns string) {
 	s.cluster.kubectl("delete", "restart", "-n", ns, "deployment-web")
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
-	if got := s.events(t, ns, "Deployment", "web"); !slices.Contains(got, EventIneffective) {
-		t.Errorf("events %v", got)
-	}
+	eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+		return slices.Contains(s.events(t, ns, "Deployment", "web"), EventIneffective)
+	})
 }

@@ -44,9 +44,7 @@ func storyJobs(t *testing.T, s *stage, ns string) {
 	}
 	plain := job("plain", nil)
 	wantPhase(t, s.ended(t, ns, a.request(t, plain, v1alpha1.ReasonDiskFill).Restart), v1alpha1.PhaseRefused, "left alone", v1alpha1.AnnotationRestart)
-	if got := s.events(t, ns, "Job", "plain"); len(got) != 1 || got[0] != EventRefused {
-		t.Errorf("events on the Job: %v", got)
-	}
+	s.wantEvents(t, ns, "Job", "plain", EventRefused)
 
 	old := job("allowed", map[string]string{v1alpha1.AnnotationRestart: "act"})
 	wantPhase(t, s.ended(t, ns, a.request(t, old, v1alpha1.ReasonDiskFill).Restart), v1alpha1.PhaseSucceeded, "1 pod replaced")

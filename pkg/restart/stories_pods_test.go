@@ -15,6 +15,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -27,7 +30,7 @@ func (s *stage) ask(t *testing.T, ns, apiVersion, kind, name string, change func
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: Name(kind, name)},
 		Spec: v1alpha1.RestartSpec{
 			Target: v1alpha1.TargetReference{APIVersion: apiVersion, Kind: kind, Name: name},
-			Node:   s.nodeA, Deadline: &metav1.Duration{Duration: time.Minute},
+			Node:   s.nodeA, Deadline: &metav1.Duration{Duration: defaultDeadline},
 		},
 	}
 	if change != nil {
@@ -66,26 +69,20 @@ func endpointsOf(list []discoveryv1.EndpointSlice) map[types.UID]bool {
 	return found
 }
 
-func (s *stage) endpoints(t *testing.T, ns, service string) map[types.UID]bool {
-	t.Helper()
-	var list discoveryv1.EndpointSliceList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(ns), client.MatchingLabels{discoveryv1.LabelServiceName: service}); err != nil {
-		t.Fatal(err)
-	}
-	return endpointsOf(list.Items)
-}
-
 // fewest follows a Service's EndpointSlices by the API's own watch, from when
 // it sends to n pods, and gives the fewest it ever sent to.
 func (s *stage) fewest(t *testing.T, ns, service string, n int) (least func() int) {
 	t.Helper()
-	eventually(t, 30*time.Second, "the endpoints of "+service, func() bool { return len(s.endpoints(t, ns, service)) == n })
-	ctx, cancel := context.WithCancel(t.Context())
-	watcher, err := s.cluster.admin.Watch(ctx, &discoveryv1.EndpointSliceList{}, client.InNamespace(ns), client.MatchingLabels{discoveryv1.LabelServiceName: service}, anyVersion())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var list discoveryv1.EndpointSliceList
+	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{discoveryv1.LabelServiceName: service}}
+	eventually(t, 60*time.Second, "the endpoints of "+service, func() bool {
+		return s.cluster.admin.List(t.Context(), &list, of...) == nil && len(endpointsOf(list.Items)) == n
+	})
+	watcher := s.watch(t, &list, of...)
 	fewest, known := n, map[string]discoveryv1.EndpointSlice{}
+	for _, slice := range list.Items {
+		known[slice.Name] = slice
+	}
 	var done sync.WaitGroup
 	done.Go(func() {
 		for e := range watcher.ResultChan() {
@@ -96,11 +93,25 @@ func (s *stage) fewest(t *testing.T, ns, service string, n int) (least func() in
 		}
 	})
 	return func() int {
-		cancel()
 		watcher.Stop()
 		done.Wait()
 		return fewest
 	}
+}
+
+// watch follows what was listed from there on, so that nothing from before is
+// told and nothing since is missed, whatever ends a watch in between.
+func (s *stage) watch(t *testing.T, list client.ObjectList, of ...client.ListOption) watch.Interface {
+	t.Helper()
+	again := &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		into := list.DeepCopyObject().(client.ObjectList)
+		return s.cluster.admin.Watch(ctx, into, append(slices.Clone(of), &client.ListOptions{Raw: &o})...)
+	}}
+	watcher, err := watchtools.NewRetryWatcherWithContext(t.Context(), list.GetResourceVersion(), again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return watcher
 }
 
 func uids(pods []corev1.Pod) map[types.UID]string {
@@ -175,17 +186,13 @@ func storyOnePodStalled(t *testing.T, s *stage, ns string) {
 	least := s.fewest(t, ns, "web", 3)
 	before, pod := s.pods(t, ns, "web"), s.podOn(t, ns, "web", s.nodeA)
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: s.nodeA})
+	c := &clock{}
+	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
-	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", func(spec *v1alpha1.RestartSpec) {
-		scopePod(pod)(spec)
-		spec.Deadline = &metav1.Duration{Duration: 3 * time.Second}
-	})
+	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", scopePod(pod))
+	s.stallsBeside(t, ns, "web", before, c)
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseStalled, "not Ready", "keep serving")
-	eventually(t, 30*time.Second, "the old three are all there is", func() bool {
-		now := s.pods(t, ns, "web")
-		return len(now) == 3 && kept(before, now) == 3
-	})
+	s.asBefore(t, ns, "web", before)
 	if n := least(); n < 3 {
 		t.Errorf("the Service sent to %d pods only", n)
 	}
@@ -201,7 +208,7 @@ func storyOnePodOrphaned(t *testing.T, s *stage, ns string) {
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", scopePod(pod))
-	eventually(t, 30*time.Second, "the pod is released", func() bool {
+	eventually(t, 60*time.Second, "the pod is released", func() bool {
 		now := &corev1.Pod{}
 		return s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(pod), now) == nil && metav1.GetControllerOf(now) == nil
 	})
@@ -210,7 +217,7 @@ func storyOnePodOrphaned(t *testing.T, s *stage, ns string) {
 	}
 	s.cluster.kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseFailed, "deleted")
-	eventually(t, 30*time.Second, "no pod is left", func() bool { return len(s.pods(t, ns, "web")) == 0 })
+	eventually(t, 60*time.Second, "no pod is left", func() bool { return len(s.pods(t, ns, "web")) == 0 })
 }
 
 // statefulSet makes one of three and waits until it is Ready.
@@ -247,32 +254,40 @@ func storySetsByHand(t *testing.T, s *stage, ns string) {
 		if after := s.pods(t, ns, name); len(after) != 3 || kept(before, after) != 0 || set.Generation != generation {
 			t.Errorf("%s: pods %v, then %v; generation %d, then %d", name, uids(before), uids(after), generation, set.Generation)
 		}
-		if order, want := gone(), []string{name + "-2", name + "-1", name + "-0"}; !slices.Equal(order, want) {
+		if order, want := gone(3), []string{name + "-2", name + "-1", name + "-0"}; !slices.Equal(order, want) {
 			t.Errorf("pods went in the order %v, want %v", order, want)
 		}
 	}
 }
 
 // goneOrder follows the pods of an app and gives the names of those that were
-// deleted, in order.
-func (s *stage) goneOrder(t *testing.T, ns, app string) (gone func() []string) {
+// deleted, in order, once there are n.
+func (s *stage) goneOrder(t *testing.T, ns, app string) (gone func(n int) []string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	watcher, err := s.cluster.admin.Watch(ctx, &corev1.PodList{}, client.InNamespace(ns), client.MatchingLabels{"app": app}, anyVersion())
-	if err != nil {
+	var list corev1.PodList
+	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{"app": app}}
+	if err := s.cluster.admin.List(t.Context(), &list, of...); err != nil {
 		t.Fatal(err)
 	}
+	watcher := s.watch(t, &list, of...)
 	var names []string
+	var mu sync.Mutex
 	var done sync.WaitGroup
 	done.Go(func() {
 		for e := range watcher.ResultChan() {
-			if e.Type == "DELETED" {
-				names = append(names, e.Object.(*corev1.Pod).Name)
+			if pod, ok := e.Object.(*corev1.Pod); ok && e.Type == watch.Deleted {
+				mu.Lock()
+				names = append(names, pod.Name)
+				mu.Unlock()
 			}
 		}
 	})
-	return func() []string {
-		cancel()
+	return func(n int) []string {
+		eventually(t, 30*time.Second, fmt.Sprintf("the watch tells of the end of %d pods of %s", n, app), func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(names) >= n
+		})
 		watcher.Stop()
 		done.Wait()
 		return names
@@ -309,9 +324,11 @@ func storySetPod(t *testing.T, s *stage, ns string) {
 func storySetStuck(t *testing.T, s *stage, ns string) {
 	s.statefulSet(t, ns, "web", func(*appsv1.StatefulSet) {})
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: s.nodeA})
+	c := &clock{}
+	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
-	name := s.ask(t, ns, "apps/v1", KindStatefulSet, "web", func(spec *v1alpha1.RestartSpec) { spec.Deadline = &metav1.Duration{Duration: 3 * time.Second} })
+	name := s.ask(t, ns, "apps/v1", KindStatefulSet, "web", nil)
+	s.stalls(t, ns, "web", c)
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseStalled, "web-2", "deleted by hand (kubernetes #67250)")
 	if now := s.pods(t, ns, "web"); len(filterPods(now, func(p *corev1.Pod) bool { return ready(p) })) != 2 {
 		t.Errorf("more than one pod is down: %v", uids(now))
@@ -440,9 +457,9 @@ func storyBarePod(t *testing.T, s *stage, ns string) {
 	if again := a.request(t, next, v1alpha1.ReasonDiskFill); again.Kind != CoolingDown {
 		t.Errorf("the copy's own offence: %+v", again)
 	}
-	if got := s.events(t, ns, "Pod", "web"); !slices.Contains(got, EventSucceeded) {
-		t.Errorf("events on the old pod: %v", got)
-	}
+	eventually(t, 30*time.Second, "the old pod's Events tell of it", func() bool {
+		return slices.Contains(s.events(t, ns, "Pod", "web"), EventSucceeded)
+	})
 	s.wantNothingLeft(t, ns)
 }
 
@@ -452,13 +469,13 @@ func storyBarePodStalled(t *testing.T, s *stage, ns string) {
 	s.service(t, ns, "web")
 	least := s.fewest(t, ns, "web", 1)
 	s.kubelet.hold(ns, true)
-	a := s.agent(t, Options{Node: pod.Spec.NodeName, Deadline: 3 * time.Second})
+	c := &clock{}
+	a := s.agent(t, Options{Node: pod.Spec.NodeName, Now: c.now})
 	a.run(t)
-	wantPhase(t, s.ended(t, ns, a.request(t, pod, v1alpha1.ReasonDiskFill).Restart), v1alpha1.PhaseStalled, "not Ready")
-	eventually(t, 30*time.Second, "the old pod is alone", func() bool {
-		now := s.pods(t, ns, "web")
-		return len(now) == 1 && now[0].UID == pod.UID
-	})
+	name := a.request(t, pod, v1alpha1.ReasonDiskFill).Restart
+	s.stallsBeside(t, ns, "web", []corev1.Pod{*pod}, c)
+	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseStalled, "not Ready")
+	s.asBefore(t, ns, "web", []corev1.Pod{*pod})
 	if n := least(); n < 1 {
 		t.Error("the Service sent to nobody for a while")
 	}
@@ -493,7 +510,7 @@ func storyKilledPods(t *testing.T, s *stage, ns string) {
 		},
 	}
 	for kind, prepare := range plays {
-		moments := s.moments(t, ns, prepare(t, kind+"-scout").ask)
+		moments := s.moments(t, ns, stopped(), prepare(t, kind+"-scout").ask)
 		if len(moments) < 10 {
 			t.Fatalf("only these step boundaries: %v", moments)
 		}
@@ -550,8 +567,9 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 		}
 	}
 	s.kubelet.hold(ns, true)
+	late := func(t *testing.T, name string) *clock { return s.late(t, ns, name, before[name], short.Duration) }
 	for kind := range plays {
-		moments := s.moments(t, ns, asks[kind+"-0"])
+		moments := s.moments(t, ns, late(t, kind+"-0"), asks[kind+"-0"])
 		if len(moments) < 10 || len(moments) >= most {
 			t.Fatalf("%d step boundaries: %v", len(moments), moments)
 		}
@@ -559,11 +577,8 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
 				t.Parallel()
 				name := fmt.Sprintf("%s-%d", kind, i+1)
-				wantPhase(t, s.takenUpAgain(t, ns, i, asks[name]), v1alpha1.PhaseStalled, "Not complete after 5s")
-				eventually(t, 30*time.Second, "all is as before", func() bool {
-					now := s.pods(t, ns, name)
-					return len(now) == len(before[name]) && kept(before[name], now) == len(now)
-				})
+				wantPhase(t, s.takenUpAgain(t, ns, i, late(t, name), asks[name]), v1alpha1.PhaseStalled, "Not complete after 5s")
+				s.asBefore(t, ns, name, before[name])
 			})
 		}
 	}

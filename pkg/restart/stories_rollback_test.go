@@ -1,9 +1,11 @@
 package restart
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,11 +44,75 @@ func (s *stage) asBefore(t *testing.T, ns, app string, before []corev1.Pod) {
 	})
 }
 
-// clock is an agent's, which a story puts forward.
-type clock struct{ ahead atomic.Int64 }
+// annotate writes on a Deployment as a person does, and waits until its
+// controller has seen that: an annotation raises the generation, and what is not
+// observed counts as a rollout.
+func (s *stage) annotate(t *testing.T, d *appsv1.Deployment, note string) {
+	t.Helper()
+	s.cluster.kubectl("annotate", "-n", d.Namespace, "deployment/"+d.Name, note)
+	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+// clock is an agent's, which a story puts forward.
+type clock struct {
+	stands time.Time // zero: it goes
+	ahead  atomic.Int64
+}
+
+// stopped is a clock that stands but for being put forward.
+func stopped() *clock { return &clock{stands: time.Now()} }
+
+func (c *clock) now() time.Time {
+	if c.stands.IsZero() {
+		return time.Now().Add(time.Duration(c.ahead.Load()))
+	}
+	return c.stands.Add(time.Duration(c.ahead.Load()))
+}
+
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// late is a clock that stands until an app has a pod more than these, which
+// the controllers have counted, and then once is behind the deadline.
+func (s *stage) late(t *testing.T, ns, app string, before []corev1.Pod, deadline time.Duration) *clock {
+	t.Helper()
+	c := stopped()
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	t.Cleanup(func() { cancel(); done.Wait() })
+	done.Go(func() {
+		for ctx.Err() == nil {
+			var pods corev1.PodList
+			err := s.cluster.admin.List(ctx, &pods, client.InNamespace(ns), client.MatchingLabels{"app": app})
+			if err == nil && len(pods.Items) > len(before) && s.counted(ctx, ns, app) {
+				c.forward(deadline)
+				return
+			}
+			sleep(ctx, 50*time.Millisecond)
+		}
+	})
+	return c
+}
+
+// counted tells whether the controllers of a Deployment know all of its pods:
+// what they have not counted yet is missing in what they write.
+func (s *stage) counted(ctx context.Context, ns, app string) bool {
+	var deployments appsv1.DeploymentList
+	var sets appsv1.ReplicaSetList
+	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{"app": app}}
+	if s.cluster.admin.List(ctx, &sets, of...) != nil || s.cluster.admin.List(ctx, &deployments, client.InNamespace(ns)) != nil {
+		return false
+	}
+	total := int32(0)
+	for _, r := range sets.Items {
+		if r.Status.Replicas != wanted(r.Spec.Replicas) || r.Status.ObservedGeneration < r.Generation {
+			return false
+		}
+		total += r.Status.Replicas
+	}
+	return !slices.ContainsFunc(deployments.Items, func(d appsv1.Deployment) bool {
+		return d.Name == app && (d.Status.Replicas != total || d.Status.ObservedGeneration < d.Generation)
+	})
+}
 
 // stalls waits until a restart has made a pod of an app, which is broken, and
 // puts the clock behind the deadline.
@@ -57,14 +123,16 @@ func (s *stage) stalls(t *testing.T, ns, app string, c *clock) {
 			return p.DeletionTimestamp == nil && !ready(&p) && p.Annotations[restartedAt] != ""
 		})
 	})
-	eventually(t, 60*time.Second, "the controllers have counted it", func() bool {
-		var sets appsv1.ReplicaSetList
-		if err := s.cluster.admin.List(t.Context(), &sets, client.InNamespace(ns), client.MatchingLabels{"app": app}); err != nil {
-			t.Fatal(err)
-		}
-		return !slices.ContainsFunc(sets.Items, func(r appsv1.ReplicaSet) bool {
-			return r.Spec.Replicas != nil && r.Status.Replicas != *r.Spec.Replicas
-		})
+	eventually(t, 60*time.Second, "the controllers have counted it", func() bool { return s.counted(t.Context(), ns, app) })
+	c.forward(defaultDeadline)
+}
+
+// stallsBeside is stalls where a restart puts a pod beside these, not by the
+// template.
+func (s *stage) stallsBeside(t *testing.T, ns, app string, before []corev1.Pod, c *clock) {
+	t.Helper()
+	eventually(t, 60*time.Second, "a pod beside the old ones of "+app+" is there", func() bool {
+		return len(s.pods(t, ns, app)) > len(before)
 	})
 	c.forward(defaultDeadline)
 }
@@ -79,7 +147,7 @@ func inTenMinutes(spec *v1alpha1.RestartSpec) {
 func storyRolledBack(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.service(t, ns, "web")
-	s.cluster.kubectl("annotate", "-n", ns, "deployment/web", v1alpha1.AnnotationOnStall+"=rollback")
+	s.annotate(t, d, v1alpha1.AnnotationOnStall+"=rollback")
 	least, before, template := s.fewest(t, ns, "web", 3), s.pods(t, ns, "web"), s.template(ns, "deployment/web")
 	s.kubelet.fail(ns)
 	c := &clock{}
@@ -102,6 +170,7 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 			t.Errorf("%d ReplicaSets serve", n)
 		}
 		s.asBefore(t, ns, "web", before)
+		s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
 	}
 	if n := least(); n < 3 {
 		t.Errorf("the Service sent to %d pods only", n)
@@ -109,12 +178,11 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Ineffective {
 		t.Errorf("after the third: %+v", o)
 	}
-	told := s.cluster.kubectl("get", "events", "-n", ns, "-o", "jsonpath={.items[*].message}",
-		"--field-selector", "involvedObject.kind=Deployment,reason="+EventStalled)
-	if !strings.Contains(told, "It was rolled back and is whole again") {
-		t.Errorf("the Deployment's Events say %q", told)
-	}
-	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
+	eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+		told := s.cluster.kubectl("get", "events", "-n", ns, "-o", "jsonpath={.items[*].message}",
+			"--field-selector", "involvedObject.kind=Deployment,reason="+EventStalled)
+		return strings.Contains(told, "It was rolled back and is whole again")
+	})
 	s.rolledBackTo(t, ns, c)
 }
 
@@ -151,7 +219,7 @@ func storyNotRolledBack(t *testing.T, s *stage, ns string) {
 	for name, note := range map[string]string{"web": "", "odd": "Rollback"} {
 		d := s.deployment(t, ns, name)
 		if note != "" {
-			s.cluster.kubectl("annotate", "-n", ns, "deployment/"+name, v1alpha1.AnnotationOnStall+"="+note)
+			s.annotate(t, d, v1alpha1.AnnotationOnStall+"="+note)
 		}
 		s.kubelet.fail(ns)
 		a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
@@ -278,7 +346,8 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 			})
 		}
 	}
-	moments := s.moments(t, ns, asking("web0"))
+	late := func(t *testing.T, name string) *clock { return s.late(t, ns, name, before[name], 10*time.Second) }
+	moments := s.moments(t, ns, late(t, "web0"), asking("web0"))
 	if !slices.Contains(moments, "before RollBack") || !slices.Contains(moments, "after RollBack") || len(moments) >= most {
 		t.Fatalf("%d step boundaries: %v", len(moments), moments)
 	}
@@ -286,7 +355,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 		t.Run(fmt.Sprintf("%02d %s", i, moment), func(t *testing.T) {
 			t.Parallel()
 			name := fmt.Sprintf("web%d", i+1)
-			wantPhase(t, s.takenOverAt(t, ns, i, asking(name)), v1alpha1.PhaseStalled, "Not complete after 10s")
+			wantPhase(t, s.takenOverAt(t, ns, i, late(t, name), asking(name)), v1alpha1.PhaseStalled, "Not complete after 10s")
 			s.asBefore(t, ns, name, before[name])
 			if got := s.template(ns, "deployment/"+name); got != template[name] {
 				t.Errorf("the template was\n%s and is\n%s", template[name], got)

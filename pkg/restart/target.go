@@ -112,4 +112,22 @@ func (t *Target) selector() *metav1.LabelSelector {
 	return nil
 }
 
+// observed tells whether the target's controller has seen its last change.
+func (t *Target) observed() bool {
+	seen := t.object().GetGeneration()
+	switch {
+	case t.Deployment != nil:
+		seen = t.Deployment.Status.ObservedGeneration
+	case t.StatefulSet != nil:
+		seen = t.StatefulSet.Status.ObservedGeneration
+	case t.DaemonSet != nil:
+		seen = t.DaemonSet.Status.ObservedGeneration
+	case t.ReplicaSet != nil:
+		seen = t.ReplicaSet.Status.ObservedGeneration
+	case t.ReplicationController != nil:
+		seen = t.ReplicationController.Status.ObservedGeneration
+	}
+	return seen >= t.object().GetGeneration()
+}
+
 func (t *Target) uid() types.UID { return t.object().GetUID() }

@@ -3,9 +3,11 @@ package apiserver
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -43,15 +45,20 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// freePort asks the kernel for one.
+// freePort is one that nobody listens on, below those that the kernel gives to
+// connections: of them another could come in between, or while the API server
+// is started again.
 func freePort(t *testing.T) int {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10000 + rand.IntN(10000)
+		if listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Eventually asks again and again until it is so.

@@ -56,15 +56,22 @@ func TestKeptOffFillingNode(t *testing.T) {
 	s.described("deployment/web", "New pods are kept off node "+roomy)
 }
 
-// described looks for words in what kubectl tells of an object.
+// described waits for words in what kubectl tells of an object: Events are
+// written after what they tell of.
 func (s *story) described(object string, words ...string) {
 	s.t.Helper()
-	said, err := s.Kubectl(s.ctx, "-n", s.namespace, "describe", object)
-	s.must(err)
-	for _, w := range words {
-		if !strings.Contains(said, w) {
-			s.t.Errorf("kubectl describe %s does not tell %q:\n%s", object, w, said)
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	if err := cluster.Until(ctx, "kubectl describe "+object+" tells all", func(ctx context.Context) (bool, error) {
+		said, err := s.Kubectl(ctx, "-n", s.namespace, "describe", object)
+		for _, w := range words {
+			if err == nil && !strings.Contains(said, w) {
+				err = fmt.Errorf("%q is not in:\n%s", w, said)
+			}
 		}
+		return err == nil, err
+	}); err != nil {
+		s.t.Error(err)
 	}
 }
 

@@ -178,15 +178,21 @@ func (s *story) sameProcesses(before map[string]string, after string) {
 }
 
 // processes are the exporter's process ids by node, as the node numbers them.
+// The one before an update is given a moment to end.
 func (s *story) processes() map[string]string {
 	s.t.Helper()
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	found := map[string]string{}
 	for _, node := range nodes {
-		out, err := s.Lab(s.ctx, "exec", node, "--", "sh", "-c", "pgrep -x node_exporter || true")
-		s.must(err)
-		found[node] = strings.Join(strings.Fields(out), " ")
+		ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+		_ = cluster.Until(ctx, "one runs", func(context.Context) (bool, error) { // if not, the caller tells
+			out, err := s.Lab(s.ctx, "exec", node, "--", "sh", "-c", "pgrep -x node_exporter || true")
+			s.must(err)
+			found[node] = strings.Join(strings.Fields(out), " ")
+			return !strings.Contains(found[node], " "), nil
+		})
+		cancel()
 	}
 	return found
 }

@@ -313,7 +313,7 @@ func (l *testLab) upAgain() {
 	started := time.Now()
 	before := l.ok("exec", "1", "--", "cat", "/proc/sys/kernel/random/boot_id")
 	l.ok("up", "--nodes", "2")
-	if took := time.Since(started); took > 15*time.Second {
+	if took := time.Since(started); took > 30*time.Second {
 		l.t.Errorf("up of a running lab took %s", took)
 	}
 	if after := l.ok("exec", "1", "--", "cat", "/proc/sys/kernel/random/boot_id"); after != before {
@@ -403,7 +403,7 @@ func (l *testLab) kubectlWays() {
 		}
 	}
 	// The image holds one program, and it runs on; that it starts is enough.
-	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
 	defer cancel()
 	out, _ := exec.CommandContext(ctx, l.binary, "kubectl", "exec", "alone", "--", "/web").CombinedOutput()
 	if !strings.Contains(string(out), "address already in use") {

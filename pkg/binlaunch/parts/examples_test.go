@@ -140,7 +140,7 @@ func hears(t *testing.T, i binlaunch.Instance, line string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(30*time.Second, func() { _ = out.Close() })
+	late := time.AfterFunc(60*time.Second, func() { _ = out.Close() })
 	defer late.Stop()
 	defer out.Close()
 	var heard []string

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,6 +58,17 @@ func TestRottenByteIsFoundAfterReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	must("umount", kept)
+	// Until the task's own view of it has gone too the file system is in use, and
+	// what is mounted next is that very one with all that it has read.
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command("losetup", "-j", image).CombinedOutput()
+		if err == nil && len(out) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the image is still in use: %v %s", err, out)
+		}
+	}
 	rot(t, image, content[8192:12288])
 	mount()
 	rotten, err := os.ReadFile(program)

@@ -172,7 +172,7 @@ func TestAnOrphanEndsWithItsTask(t *testing.T) {
 	if pids, _ := task.group.Procs(); len(pids) > 0 {
 		t.Errorf("left after its end: %v", pids)
 	}
-	if since := time.Since(begun); since > 5*time.Second {
+	if since := time.Since(begun); since > 30*time.Second { // the child would live for an hour
 		t.Errorf("its end took %s", since)
 	}
 }

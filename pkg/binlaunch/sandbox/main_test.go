@@ -81,7 +81,7 @@ func leaveNothing(t *testing.T, o Options) {
 	}
 	group, err := l.tree.Load(keepersGroup)
 	if err == nil {
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 			pids, _ := group.Procs()
 			if len(pids) == 0 || time.Now().After(deadline) {
 				if len(pids) > 0 {

