@@ -240,7 +240,9 @@ func storyNotFenced(t *testing.T, s *stage, _ string) {
 	t.Cleanup(mend)
 	told := 0
 	for how, undo := range map[string]func(){
-		"it only warns": func() { s.cluster.kubectl("patch", binding, "--type=merge", `-p={"spec":{"validationActions":["Warn"]}}`) },
+		"it only warns": func() {
+			s.cluster.kubectl("patch", binding, "--type=merge", `-p={"spec":{"validationActions":["Warn"]}}`)
+		},
 		"it is unbound": func() { s.cluster.kubectl("delete", binding) },
 	} {
 		undo()
