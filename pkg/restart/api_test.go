@@ -124,7 +124,7 @@ func stories() map[string]story {
 // storiesAlone are played after the others: they do things to the API server,
 // or to everybody's patience.
 func storiesAlone() map[string]story {
-	return map[string]story{"rounds": storyRounds, "api-restart": storyAPIRestart}
+	return map[string]story{"rounds": storyRounds, "api-restart": storyAPIRestart, "not-fenced": storyNotFenced}
 }
 
 // agent is one node's restart machinery, as cmd/nodeagent wires it.

@@ -35,6 +35,7 @@ func Cases() []Case {
 		{"", "annotation `nodeagent.dev/restart: act`, and the first rule of its podFailurePolicy that an evicted pod can match ignores DisruptionTarget", "Evict; the Job starts another and counts no failure. Its program must end with another code than 0 when it is told to stop: Kubernetes takes 0 for work that is done", "", []string{"jobs"}, []string{"TestJob", "TestRefusals"}},
 		{"CronJob", "", "refused and told", "", []string{"never"}, []string{"TestRefusals"}},
 		{"Argo Rollout, Kruise CloneSet and StatefulSet, OpenShift DeploymentConfig", "with `manifests/overlays/other-kinds`", "Template", "what their own strategy allows", []string{"other-kinds"}, []string{"TestArgoRollout"}},
+		{"", "DeploymentConfig with onStall rollback", "not rolled back: OpenShift would make new pods of the earlier template too, in a third rollout. The restart says so when it begins and when it stalls, and which command keeps the old pods", "nothing", []string{"other-kinds"}, nil},
 		{"static pod, the agent's own DaemonSet, excluded namespaces, other kinds", "", "refused", "", []string{"never"}, []string{"TestStaticPod", "TestFenced"}},
 		{"any", "several agents see it leak at once", "one Restart, by whoever asked first; the others join it", "", []string{"race", "rounds", "two-agents"}, []string{"TestTwoNodesOneRestart", "TestRounds"}},
 		{"", "a pod is in danger, whoever fills the disk", "its owner is told while it is there, and looked up once", "", []string{"owners"}, []string{"TestAlert"}},
@@ -51,6 +52,7 @@ func Cases() []Case {
 		{"", "mode observe; never", "Observed: it says what would have been done; Refused", "", []string{"modes", "refused"}, []string{"TestObserveAndNever", "TestWarnings"}},
 		{"", "it did not help: nothing was freed, or it was the third within 24 hours", "Ineffective, or Stalled where that third one stalled: no more until somebody deletes the Restart or asks for one", "", []string{"ineffective", "rolled-back"}, []string{"TestShortTimes"}},
 		{"", "the node's disk fills", "the taint `" + v1alpha1.TaintDiskFilling + ":PreferNoSchedule` on that node, before anything is replaced, until the danger is over: new pods go elsewhere where they fit", "", []string{"node-taint", "taint-left", "taint-conflict", "taint-away"}, []string{"TestKeptOffFillingNode"}},
+		{"", "the same, where the fence `" + fenceNodesName + "` is not there or does not deny", "no taint, and an Event and a line in the log say so, once; the restart goes on", "", []string{"not-fenced"}, nil},
 		{"", "an agent's token tries more than it needs", "the API server refuses it", "", []string{"fences", "fenced", "fenced-agent", "fenced-node"}, []string{"TestAgentToken"}},
 	}
 }

@@ -31,11 +31,12 @@ const (
 	EventObserved    = "RestartObserved"
 )
 
-// The reasons of the Events on a node, when pods begin to be kept off it and
-// when that ends.
+// The reasons of the Events on a node, when pods begin to be kept off it, when
+// that ends, and when they are not, for want of a fence.
 const (
 	EventFilling    = "DiskFilling"
 	EventNotFilling = "DiskNotFilling"
+	EventNotFenced  = "NodeNotFenced"
 )
 
 // Events writes Kubernetes Events. The same thing is told once an hour at

@@ -8,12 +8,15 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
 
+// fenceNodesName is asked for by an agent, before it puts its taint on.
+const fenceNodesName = "nodeagent-nodes"
+
 // fenceNodes: with any other effect, or on any other node, the taint would be a
 // way to drive pods away.
 func fenceNodes(node, claimed Expression) Fence {
 	others := fmt.Sprintf("filter(t, t.key != '%s' || t.effect != '%s')", v1alpha1.TaintDiskFilling, corev1.TaintEffectPreferNoSchedule)
 	return Fence{
-		Name:      "nodeagent-nodes",
+		Name:      fenceNodesName,
 		Purpose:   "Of its own node an agent puts on and takes off the taint " + v1alpha1.TaintDiskFilling + ", and changes nothing else.",
 		Resources: []FencedResource{{[]string{""}, []string{"nodes"}, []string{"UPDATE"}}},
 		Variables: []Expression{

@@ -47,6 +47,7 @@ func TestNext(t *testing.T) {
 		{"begun by another node", begun(KindDeployment), func(w *World) { w.Restart.Status.Holder = nodeB }, Rest, "", ""},
 		{"begun, then paused", begun(KindDeployment), func(w *World) { w.Target.Deployment.Spec.Paused = true }, End, refused, "paused"},
 		{"begun, then the target is gone", begun(KindDeployment), func(w *World) { w.Target = nil }, End, failed, "deleted meanwhile"},
+		{"begun, then the target is on its way out", begun(KindDeployment), func(w *World) { w.Target.Deployment.DeletionTimestamp = new(metav1.Now()) }, End, failed, "is being deleted"},
 		{"begun, then made anew", begun(KindDeployment), func(w *World) { w.Target.Deployment.UID = "other" }, End, failed, "made anew"},
 		{"begun, then changed by somebody", begun(KindDeployment), func(w *World) {
 			w.Target.Deployment.Spec.Template.Spec.Containers[0].Image = "web:2"
@@ -60,6 +61,12 @@ func TestNext(t *testing.T) {
 			w.ReplicaSets = []appsv1.ReplicaSet{set}
 		}, End, failed, "took the restart's annotation out"},
 
+		{"stamped by one that died, then changed by somebody", begun(KindDeployment), func(w *World) {
+			w.Pods = append(w.Pods, testPod("web-new-0", "new-0", true))
+			w.Pods[2].Annotations = map[string]string{restartedAt: stamp(w.Restart)}
+			w.Target.Deployment.Spec.Template.Spec.Containers[0].Image = "web:2"
+		}, End, failed, "Somebody else changed"},
+
 		{"rolling", stampedWorld(KindDeployment, running), nil, Wait, "", ""},
 		{"rolling, time to renew", stampedWorld(KindDeployment, running), func(w *World) { w.Now = noon().Add(10 * time.Second) }, Report, running, ""},
 		{"rolling past the deadline", stampedWorld(KindDeployment, running), late, End, stalled, "keep serving"},
@@ -71,6 +78,17 @@ func TestNext(t *testing.T) {
 		{"rolling, restarted by somebody", stampedWorld(KindDeployment, running), func(w *World) { setStamp(w, "2026-03-01T12:03:00Z") }, End, failed, "Somebody else changed"},
 		{"rolling, reverted", stampedWorld(KindDeployment, running), func(w *World) { w.Target.Deployment.Spec.Template.Annotations = nil }, End, failed, "GitOps"},
 		{"a StatefulSet rolled out", stampedWorld(KindStatefulSet, running), rolledOut, Report, verifying, ""},
+
+		{"rolling, paused by somebody, past the deadline", stampedWorld(KindDeployment, running), func(w *World) {
+			late(w)
+			w.Target.Deployment.Spec.Paused = true
+		}, End, stalled, "The Deployment was paused meanwhile."},
+		{"rolling, no pod can be made, past the deadline", stampedWorld(KindDeployment, running), func(w *World) {
+			late(w)
+			w.Target.Deployment.Status.Conditions = []appsv1.DeploymentCondition{{
+				Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: small",
+			}}
+		}, End, stalled, "New pods cannot be made: exceeded quota: small."},
 
 		{"old pods terminating", stampedWorld(KindDeployment, verifying), func(w *World) {
 			rolledOut(w)
@@ -85,6 +103,22 @@ func TestNext(t *testing.T) {
 			rolledOut(w)
 			w.Target.Deployment.Status.AvailableReplicas = 1
 		}, Wait, "", "1 are available"},
+		{"old pods terminating, then changed by somebody", stampedWorld(KindDeployment, verifying), func(w *World) {
+			rolledOut(w)
+			w.Pods = append(w.Pods, going(oldPods()[0]))
+			w.Target.Deployment.Spec.Template.Spec.Containers[0].Image = "web:2"
+		}, End, failed, "Somebody else changed"},
+		{"all gone, for the third time in a day", stampedWorld(KindDeployment, verifying), func(w *World) {
+			rolledOut(w)
+			past := v1alpha1.RestartRecord{Reason: v1alpha1.ReasonDiskFill, Phase: succeeded, Finished: new(metav1.NewTime(noon().Add(-time.Hour)))}
+			w.Restart.Status.History = []v1alpha1.RestartRecord{past, past}
+		}, End, v1alpha1.PhaseIneffective, "It was the third within 24 hours. No more automatic restarts"},
+		{"all gone, and nothing was freed", stampedWorld(KindDeployment, verifying), func(w *World) {
+			rolledOut(w)
+			replaced(w)
+			w.Written = map[string]Written{"old-0": {Bytes: 4096, Held: true}, "old-1": {Bytes: 4096, Held: true}}
+			w.Now = noon().Add(releaseWait)
+		}, End, v1alpha1.PhaseIneffective, "It freed nothing."},
 		{"all gone and free", stampedWorld(KindDeployment, verifying), rolledOut, End, succeeded, "2 pods replaced in 0s."},
 		{"gone, space held", stampedWorld(KindDeployment, verifying), func(w *World) { rolledOut(w); held(w) }, Report, verifying, "space is on its way"},
 		{"gone and told so, space held", stampedWorld(KindDeployment, verifying), func(w *World) { rolledOut(w); held(w); replaced(w) }, Wait, "", "is still held"},
@@ -161,19 +195,22 @@ func replaced(w *World) {
 // The transitions that may happen are exactly these.
 func TestTransitions(t *testing.T) {
 	all := []v1alpha1.Phase{
-		"", v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack,
-		v1alpha1.PhaseSucceeded, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed, v1alpha1.PhaseRefused,
+		"", v1alpha1.PhaseApproval, v1alpha1.PhasePending, v1alpha1.PhaseRunning, v1alpha1.PhaseVerifying, v1alpha1.PhaseRollingBack,
+		v1alpha1.PhaseSucceeded, v1alpha1.PhaseIneffective, v1alpha1.PhaseStalled, v1alpha1.PhaseFailed, v1alpha1.PhaseRefused, v1alpha1.PhaseObserved,
 	}
 	want := `
- → Pending Failed Refused
-Pending → Pending Running Stalled Failed Refused
+ → Approval Pending Failed Refused Observed
+Approval → Approval Pending Failed Refused Observed
+Pending → Approval Pending Running Stalled Failed Refused Observed
 Running → Running Verifying RollingBack Stalled Failed
-Verifying → Verifying Succeeded Stalled Failed
+Verifying → Verifying Succeeded Ineffective Stalled Failed
 RollingBack → RollingBack Stalled Failed
 Succeeded →
+Ineffective →
 Stalled →
 Failed →
 Refused →
+Observed →
 `
 	var got strings.Builder
 	got.WriteString("\n")

@@ -33,8 +33,8 @@ type Disk interface {
 // fills, and so the pods that take the place of those that fill it. The taint
 // in the API is all that it remembers.
 //
-//	off ──the disk is sure to be full soon──→ on
-//	 ↑                                         │
+//	off ──the disk is sure to be full soon,──→ on
+//	 ↑    and the fence is proved              │
 //	 └──nothing near for taintCalm, and no─────┘
 //	    restart for this node's disk runs
 type NodeTaint struct {
@@ -49,9 +49,10 @@ type NodeTaint struct {
 
 	patience time.Duration
 
-	mu      sync.Mutex
-	read    bool   // whether the node was
-	trouble string // the last look's error, which is logged once
+	mu       sync.Mutex
+	read     bool      // whether the node was
+	trouble  string    // the last look's error, which is logged once
+	unfenced time.Time // when it was last found to have no fence; zero: it has one, or was not asked
 	taintState
 }
 
@@ -121,6 +122,9 @@ func (n *NodeTaint) look(ctx context.Context) error {
 	n.taintState, act = n.next(f, n.enabled, n.now())
 	switch act {
 	case putTaint:
+		if fenced, err := n.fenced(ctx); err != nil || !fenced {
+			return err
+		}
 		return n.put(ctx, f)
 	case takeTaint:
 		if serves, err := n.serves(ctx); err != nil || serves {
@@ -237,7 +241,11 @@ func (n *NodeTaint) serves(ctx context.Context) (bool, error) {
 }
 
 func (n *NodeTaint) tell(ctx context.Context, node *corev1.Node, kind, reason, message string) {
-	n.log.Info("node "+reason, "node", n.node, "message", message)
+	level := slog.LevelInfo
+	if kind == corev1.EventTypeWarning {
+		level = slog.LevelWarn
+	}
+	n.log.Log(ctx, level, "node "+reason, "node", n.node, "message", message)
 	n.events.tell(ctx, event{
 		about: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
 		kind:  kind, reason: reason, message: message, once: n.now().UTC().Format(time.RFC3339Nano),

@@ -1,11 +1,15 @@
 package restart
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -39,6 +43,29 @@ func TestNextTaint(t *testing.T) {
 				t.Errorf("%+v, %v, want %+v, %v", is, act, test.is, test.act)
 			}
 		})
+	}
+}
+
+// The fence is proved by its own refusal alone.
+func TestRefusedByFence(t *testing.T) {
+	node := schema.GroupResource{Resource: "nodes"}
+	denied := func(policy string) error {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "Node"}, nodeA, field.ErrorList{field.Forbidden(field.NewPath("spec"),
+			"ValidatingAdmissionPolicy '"+policy+"' with binding '"+policy+"' denied request: an agent changes no taint")})
+	}
+	for name, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"by the fence":             {denied("nodeagent-nodes"), true},
+		"by another policy":        {denied("public-nodes"), false},
+		"for want of a role":       {apierrors.NewForbidden(node, nodeA, errors.New("cannot patch nodes")), false},
+		"a dry run cannot be done": {apierrors.NewBadRequest("admission webhook nodeagent-nodes does not support dry run"), false},
+		"a conflict":               {apierrors.NewConflict(node, nodeA, errors.New("nodeagent-nodes")), false},
+	} {
+		if got := refusedByFence(test.err); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
 	}
 }
 

@@ -23,6 +23,10 @@ type OtherKind struct {
 	Template []string // where the pod template stands
 	// Through is the kind that stands between it and its pods, empty if none.
 	Through string
+	// oneWay says, after a colon, why a stall is not rolled back and what else
+	// can be done, with the object's name as %[1]s; empty: the earlier template,
+	// written back, brings back the earlier pods.
+	oneWay string
 	// preflight says what speaks against a restart, beyond what is read the
 	// same way of all kinds.
 	preflight func(*Other) []Finding
@@ -33,12 +37,19 @@ type OtherKind struct {
 func OtherKinds() []OtherKind {
 	template := []string{"spec", "template"}
 	return []OtherKind{
-		{"argoproj.io", "Rollout", "rollouts", []string{"v1alpha1"}, template, KindReplicaSet, preflightRollout},
-		{"apps.kruise.io", "CloneSet", "clonesets", []string{"v1alpha1", "v1beta1"}, template, "", preflightCloneSet},
-		{"apps.kruise.io", KindStatefulSet, "statefulsets", []string{"v1beta1", "v1alpha1"}, template, "", preflightKruiseStatefulSet},
-		{"apps.openshift.io", "DeploymentConfig", "deploymentconfigs", []string{"v1"}, template, KindReplicationController, preflightDeploymentConfig},
+		{"argoproj.io", "Rollout", "rollouts", []string{"v1alpha1"}, template, KindReplicaSet, "", preflightRollout},
+		{"apps.kruise.io", "CloneSet", "clonesets", []string{"v1alpha1", "v1beta1"}, template, "", "", preflightCloneSet},
+		{"apps.kruise.io", KindStatefulSet, "statefulsets", []string{"v1beta1", "v1alpha1"}, template, "", "", preflightKruiseStatefulSet},
+		{"apps.openshift.io", "DeploymentConfig", "deploymentconfigs", []string{"v1"}, template, KindReplicationController, oneWayDeploymentConfig, preflightDeploymentConfig},
 	}
 }
+
+// oneWayDeploymentConfig: each template that is written becomes a new version
+// with pods of its own, the one from before too, and the old pods go. To cancel
+// the version that hangs is another thing, and needs a right on its
+// ReplicationController.
+const oneWayDeploymentConfig = "of the template from before a DeploymentConfig makes new pods too, in another rollout. " +
+	"`oc rollout cancel dc/%[1]s` ends this one and keeps the old pods, as OpenShift does by itself after the strategy's timeoutSeconds."
 
 // Other is one object of an OtherKind.
 type Other struct {

@@ -74,7 +74,12 @@ func TestPreflightOthers(t *testing.T) {
 		{"Kruise's StatefulSet, OnDelete", "apps.kruise.io/v1beta1", KindStatefulSet, rollout + "  updateStrategy: {type: OnDelete}\n" + kruise, Forbids, "OnDelete"},
 		{"Kruise's StatefulSet, partition", "apps.kruise.io/v1beta1", KindStatefulSet, rollout + "  updateStrategy: {rollingUpdate: {partition: 1}}\n" + kruise, Forbids, "partition"},
 
+		{"Kruise's StatefulSet, paused", "apps.kruise.io/v1beta1", KindStatefulSet, rollout + "  updateStrategy: {rollingUpdate: {paused: true}}\n" + kruise, Forbids, "update is paused"},
+		{"Kruise's StatefulSet of one", "apps.kruise.io/v1beta1", KindStatefulSet, strings.Replace(rollout, "replicas: 2", "replicas: 1", 1) + kruise, Interrupts, "one replica"},
+		{"Kruise's StatefulSet without template", "apps.kruise.io/v1beta1", KindStatefulSet, "spec: {replicas: 2}\n" + kruise, Forbids, "no pod template"},
+
 		{"DeploymentConfig", "apps.openshift.io/v1", "DeploymentConfig", openshift + kruise, "", ""},
+		{"DeploymentConfig, paused", "apps.openshift.io/v1", "DeploymentConfig", openshift + "  paused: true\n" + kruise, Forbids, "The DeploymentConfig is paused."},
 		{"DeploymentConfig, no trigger", "apps.openshift.io/v1", "DeploymentConfig", strings.Replace(openshift, "ConfigChange", "ImageChange", 1) + kruise, Forbids, "restart nothing"},
 		{"DeploymentConfig, Recreate", "apps.openshift.io/v1", "DeploymentConfig", openshift + "  strategy: {type: Recreate}\n" + kruise, Interrupts, "Recreate"},
 	}

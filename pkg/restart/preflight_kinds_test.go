@@ -101,6 +101,7 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"ReplicationController without pods", with(testWorld(KindReplicationController), func(w *World) {
 			w.Pods, w.Restart.Spec.Pod = nil, ""
 		}), Forbids, "replicationcontroller/web has no pod"},
+		{"ReplicationController, not observed", with(testWorld(KindReplicationController), func(w *World) { w.Target.ReplicationController.Generation = 2 }), Forbids, "changed just now"},
 		{"ReplicationController, a pod is down", with(testWorld(KindReplicationController), func(w *World) { w.Target.ReplicationController.Status.AvailableReplicas = 1 }), Warns, "1 of 2"},
 
 		{"bare pod", testWorld(KindPod), "", ""},
@@ -136,6 +137,9 @@ func TestPreflightPodByPod(t *testing.T) {
 		{"Job, allowed, SIGTERM counts first", job(func(j *batchv1.Job) {
 			rules(j, onExit(batchv1.PodFailurePolicyOnExitCodesOpIn, 143), ignoreDisruption())
 		}), Forbids, "before other rules"},
+		{"Job, ended", job(func(j *batchv1.Job) {
+			j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+		}), Forbids, "nothing left"},
 		{"Job, suspended", job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }), Forbids, "nothing left"},
 
 		{"excluded namespace", with(testWorld(KindDeployment), func(w *World) { w.Fence = "Nothing is restarted: namespace shop is excluded." }), Forbids, "excluded"},

@@ -56,6 +56,11 @@ func TestPreflightRoom(t *testing.T) {
 		{"a budget, nothing goes down", with(testWorld(KindDeployment), func(w *World) { unavailable(0)(w); w.Budgets = []policyv1.PodDisruptionBudget{budget(0)} }), "", ""},
 		{"a budget that allows it", with(testWorld(KindDeployment), func(w *World) { unavailable(1)(w); w.Budgets = []policyv1.PodDisruptionBudget{budget(1)} }), "", ""},
 		{"a budget that does not", with(testWorld(KindDeployment), func(w *World) { unavailable(1)(w); w.Budgets = []policyv1.PodDisruptionBudget{budget(0)} }), Interrupts, "1 pod down at once, and PodDisruptionBudget web allows 0"},
+		{"a budget that was changed just now", with(testWorld(KindDeployment), func(w *World) {
+			unavailable(1)(w)
+			w.Budgets = []policyv1.PodDisruptionBudget{budget(0)}
+			w.Budgets[0].Generation = 1
+		}), "", ""},
 		{"another workload's budget", with(testWorld(KindDeployment), func(w *World) {
 			unavailable(1)(w)
 			other := budget(0)
@@ -70,6 +75,15 @@ func TestPreflightRoom(t *testing.T) {
 		}), func(w *World) { w.Budgets = []policyv1.PodDisruptionBudget{budget(1)} }), Interrupts, "2 pods down at once"},
 		{"a quota with room", with(testWorld(KindDeployment), quota("requests.cpu", "2", "1500m")), "", ""},
 		{"a quota without", with(testWorld(KindDeployment), quota("requests.cpu", "2", "1800m")), Forbids, "ResourceQuota small has no room for one pod more (requests.cpu: 1800m of 2 are used, 500m is needed)"},
+		{"a quota of limits", with(testWorld(KindDeployment), func(w *World) {
+			quota("limits.cpu", "2", "1800m")(w)
+			c := &w.Target.Deployment.Spec.Template.Spec.Containers[0]
+			c.Resources.Limits = c.Resources.Requests
+		}), Forbids, "(limits.cpu: 1800m of 2 are used, 500m is needed)"},
+		{"a quota of some pods alone, which the API server knows", with(testWorld(KindDeployment), func(w *World) {
+			quota("pods", "2", "2")(w)
+			w.Quotas[0].Spec.Scopes = []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeBestEffort}
+		}), "", ""},
 		{"a quota of pods", with(testWorld(KindDeployment), quota("pods", "2", "2")), Forbids, "ResourceQuota small"},
 		{"a quota, no surge", with(testWorld(KindDeployment), func(w *World) {
 			quota("pods", "2", "2")(w)

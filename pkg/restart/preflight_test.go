@@ -97,6 +97,13 @@ func TestPreflight(t *testing.T) {
 		{"parallel set with a broken pod", ss(func(s *appsv1.StatefulSet) {
 			s.Status.ReadyReplicas, s.Spec.PodManagementPolicy = 1, appsv1.ParallelPodManagement
 		}), "", ""},
+		{"set not observed yet", ss(func(s *appsv1.StatefulSet) { s.Generation++ }), Forbids, "in progress"},
+		{"set with a pod too few", ss(func(s *appsv1.StatefulSet) { s.Status.Replicas = 1 }), Forbids, "in progress"},
+		{"a DaemonSet without a pod on the node", func() World {
+			w := spec(KindDaemonSet, func(s *v1alpha1.RestartSpec) { s.Pod, s.PodUID, s.Reason = "", "", v1alpha1.ReasonManual })
+			w.Pods = nil
+			return w
+		}(), Forbids, "no pod on node node-a"},
 		{"DaemonSet in a rollout", func() World {
 			w := testWorld(KindDaemonSet)
 			w.Target.DaemonSet.Status.UpdatedNumberScheduled = 2

@@ -32,8 +32,16 @@ func onStallOf(asked, configured v1alpha1.OnStall, n notes) (v1alpha1.OnStall, s
 // choice, and only while going back is the shorter way. A rollout that is only
 // slow would end Ready pods for others of the same template.
 func rollsBack(w World) bool {
-	return w.OnStall == v1alpha1.OnStallRollback && w.method() == v1alpha1.MethodTemplate &&
+	return w.OnStall == v1alpha1.OnStallRollback && w.oneWay() == "" && w.method() == v1alpha1.MethodTemplate &&
 		w.Restart.Status.Phase == v1alpha1.PhaseRunning && w.inHand() != nil && !w.mostlyNew()
+}
+
+// oneWay is why the target's kind cannot be rolled back, if so.
+func (w World) oneWay() string {
+	if w.Target == nil || w.Target.Other == nil || w.Target.Other.kind.oneWay == "" {
+		return ""
+	}
+	return fmt.Sprintf(w.Target.Other.kind.oneWay, w.Target.object().GetName())
 }
 
 // mostlyNew tells whether more pods are new and Ready than there are old ones.
@@ -44,6 +52,8 @@ func (w World) mostlyNew() bool { return len(filterPods(w.newPods(), ready)) > w
 func notRolledBack(w World) string {
 	switch {
 	case w.method() != v1alpha1.MethodTemplate:
+	case w.OnStall == v1alpha1.OnStallRollback && w.oneWay() != "":
+		return " A stall is not rolled back: " + w.oneWay()
 	case w.OnStall == v1alpha1.OnStallRollback && w.Restart.Status.Phase == v1alpha1.PhaseRunning:
 		if w.inHand() != nil {
 			return " It is not rolled back, for more pods are new and Ready than old."

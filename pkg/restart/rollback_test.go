@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
@@ -211,6 +212,41 @@ func TestOnStallIsToldBefore(t *testing.T) {
 	w.OnStall = v1alpha1.OnStallRollback
 	if s := Next(w); s.Action != Begin || strings.Contains(s.Message, "olled back") {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A kind that makes new pods of an earlier template is not rolled back, and says
+// so before anything is begun.
+func TestOneWay(t *testing.T) {
+	const text = `
+spec:
+  replicas: 2
+  selector: {app: web}
+  triggers: [{type: ConfigChange}]` + otherTemplate + `
+status: {observedGeneration: 3, replicas: 2, updatedReplicas: 2, availableReplicas: 2}
+`
+	const says = "A stall is not rolled back: of the template from before a DeploymentConfig makes new pods too"
+	w := other(t, "apps.openshift.io/v1", "DeploymentConfig", text)
+	w.OnStall = v1alpha1.OnStallLeave
+	if s := Next(w); s.Action != Begin || strings.Contains(s.Message, "olled back") {
+		t.Errorf("left: %+v", s)
+	}
+	w.OnStall = v1alpha1.OnStallRollback
+	if s := Next(w); s.Action != Begin || !strings.Contains(s.Message, says) {
+		t.Errorf("before: %+v", s)
+	}
+	w = beginning(w)
+	w.Restart.Status.Phase = v1alpha1.PhaseRunning
+	if err := unstructured.SetNestedField(w.Target.Other.object.Object, stamp(w.Restart), "spec", "template", "metadata", "annotations", restartedAt); err != nil {
+		t.Fatal(err)
+	}
+	w.Pods = append(oldPods(), testPod("web-new-0", "new-0", false))
+	onStall(v1alpha1.OnStallRollback)(&w)
+	if err := unstructured.SetNestedField(w.Target.Other.object.Object, int64(0), "status", "updatedReplicas"); err != nil {
+		t.Fatal(err)
+	}
+	if s := Next(w); s.Action != End || s.Phase != v1alpha1.PhaseStalled || !strings.Contains(s.Message, says) || !strings.Contains(s.Message, "oc rollout cancel dc/web") {
+		t.Errorf("stalled: %+v", s)
 	}
 }
 

@@ -100,7 +100,10 @@ func storyOtherKinds(t *testing.T, s *stage, ns string) {
 	a.run(t)
 	rollout := s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo", s.tendReplicaSets)
 	clones := s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise", s.tendPods)
-	for _, o := range []*unstructured.Unstructured{rollout, clones} {
+	s.cluster.kubectl("apply", "-f", "testdata/deploymentconfig.yaml")
+	s.cluster.kubectl("wait", "--for=condition=Established", "crd/deploymentconfigs.apps.openshift.io", "--timeout=60s")
+	config := s.otherKind(t, ns, "apps.openshift.io/v1", "DeploymentConfig", "openshift", s.tendControllers)
+	for _, o := range []*unstructured.Unstructured{rollout, clones, config} {
 		before, generation := s.pods(t, ns, o.GetName()), o.GetGeneration()
 		r := s.ended(t, ns, a.request(t, s.podOn(t, ns, o.GetName(), s.nodeA), v1alpha1.ReasonDiskFill).Restart)
 		wantPhase(t, r, v1alpha1.PhaseSucceeded, "2 pods replaced")
@@ -114,6 +117,7 @@ func storyOtherKinds(t *testing.T, s *stage, ns string) {
 	}
 	s.rolledBackOther(t, ns, "rollouts.argoproj.io", s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo-back", s.tendReplicaSets), c)
 	s.rolledBackOther(t, ns, "clonesets.apps.kruise.io", s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise-back", s.tendPods), c)
+	s.oneWayOther(t, ns, s.otherKind(t, ns, "apps.openshift.io/v1", "DeploymentConfig", "openshift-back", s.tendControllers), c)
 	s.cluster.kubectl("patch", "rollouts.argoproj.io", "-n", ns, "argo", "--type=merge", `-p={"spec":{"strategy":{"canary":{"steps":[{"pause":{}}]}}}}`)
 	a.request(t, s.podOn(t, ns, "argo", s.nodeA), v1alpha1.ReasonManual)
 	r := s.until(t, ns, "rollout-argo", func(r *v1alpha1.Restart) bool { return !active(r) && len(r.Status.History) == 2 })
@@ -138,6 +142,10 @@ func (s *stage) otherKind(t *testing.T, ns, apiVersion, kind, name string, tend 
 			},
 		},
 	}}
+	if kind == "DeploymentConfig" {
+		spec := o.Object["spec"].(map[string]any)
+		spec["selector"], spec["triggers"] = map[string]any{"app": name}, []any{map[string]any{"type": "ConfigChange"}}
+	}
 	create(t, s.cluster.admin, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -166,12 +174,15 @@ func (s *stage) play(ctx context.Context, o *unstructured.Unstructured, tend ten
 		status := map[string]any{
 			"replicas": replicas, "updatedReplicas": updated, "readyReplicas": available, "availableReplicas": available,
 		}
-		if o.GetKind() == "Rollout" {
+		switch o.GetKind() {
+		case "Rollout":
 			status["observedGeneration"], status["phase"] = strconv.FormatInt(o.GetGeneration(), 10), "Progressing"
 			if replicas == 2 && updated == 2 && available == 2 {
 				status["phase"] = "Healthy"
 			}
-		} else {
+		case "DeploymentConfig":
+			status["observedGeneration"] = o.GetGeneration()
+		default:
 			status["observedGeneration"], status["updatedReadyReplicas"] = o.GetGeneration(), min(updated, available)
 		}
 		o.Object["status"] = status
@@ -207,6 +218,34 @@ func (s *stage) tendReplicaSets(o *unstructured.Unstructured, template corev1.Po
 		if set := &list.Items[i]; updated == 2 && set.Labels["rollouts-pod-template-hash"] != hash && *set.Spec.Replicas > 0 {
 			set.Spec.Replicas = new(int32(0))
 			_ = s.cluster.admin.Update(ctx, set)
+		}
+	}
+	return replicas, updated, available
+}
+
+// tendControllers has a new ReplicationController for each template that was
+// written, as a DeploymentConfig has: that of an earlier one is not taken again.
+func (s *stage) tendControllers(o *unstructured.Unstructured, template corev1.PodTemplateSpec) (replicas, updated, available int64) {
+	ctx, version := context.Background(), fmt.Sprintf("%s-%d", o.GetName(), o.GetGeneration())
+	template.Labels["deployment"] = version
+	_ = s.cluster.admin.Create(ctx, &corev1.ReplicationController{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: version, Labels: template.Labels, OwnerReferences: controlledBy(o)},
+		Spec:       corev1.ReplicationControllerSpec{Replicas: new(int32(2)), Selector: template.Labels, Template: &template},
+	}) // it may be there
+	var list corev1.ReplicationControllerList
+	_ = s.cluster.admin.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{"app": o.GetName()})
+	for i := range list.Items {
+		rc := &list.Items[i]
+		replicas += int64(rc.Status.Replicas)
+		available += int64(rc.Status.AvailableReplicas)
+		if rc.Name == version {
+			updated = int64(rc.Status.AvailableReplicas)
+		}
+	}
+	for i := range list.Items {
+		if rc := &list.Items[i]; updated == 2 && rc.Name != version && *rc.Spec.Replicas > 0 {
+			rc.Spec.Replicas = new(int32(0))
+			_ = s.cluster.admin.Update(ctx, rc)
 		}
 	}
 	return replicas, updated, available

@@ -328,6 +328,28 @@ func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructur
 	s.kubelet.mend(ns)
 }
 
+// oneWayOther is a story of a kind that makes new pods of an earlier template: it
+// is left as it stalled, in its second rollout, with what can be done.
+func (s *stage) oneWayOther(t *testing.T, ns string, o *unstructured.Unstructured, c *clock) {
+	t.Helper()
+	s.cluster.kubectl("annotate", "-n", ns, "dc/"+o.GetName(), v1alpha1.AnnotationOnStall+"=rollback")
+	s.settle(t, o, func() bool { return true })
+	before, generation := s.pods(t, ns, o.GetName()), o.GetGeneration()
+	s.kubelet.fail(ns)
+	name := s.ask(t, ns, o.GetAPIVersion(), o.GetKind(), o.GetName(), inTenMinutes)
+	s.stalls(t, ns, o.GetName(), c)
+	r := s.ended(t, ns, name)
+	wantPhase(t, r, v1alpha1.PhaseStalled, "A stall is not rolled back: ", "in another rollout", "`oc rollout cancel dc/"+o.GetName()+"`", "Nothing more is done")
+	s.settle(t, o, func() bool { return true })
+	if got := s.template(ns, "dc/"+o.GetName()); o.GetGeneration() != generation+1 || !strings.Contains(got, stamp(r)) {
+		t.Errorf("generation %d after %d, template %s", o.GetGeneration(), generation, got)
+	}
+	if n := kept(before, s.pods(t, ns, o.GetName())); n != len(before) {
+		t.Errorf("%d of %d old pods are left", n, len(before))
+	}
+	s.kubelet.mend(ns)
+}
+
 // storyRolledBackElsewhere: the agent is killed at each step boundary, and its
 // node does not come back. Whoever takes the Restart over rolls it back.
 func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -206,6 +207,9 @@ func storyTaintConflict(t *testing.T, s *stage, _ string) {
 	raced := 0
 	f.client = interceptor.NewClient(f.client, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if (&client.PatchOptions{}).ApplyOptions(options).DryRun != nil {
+				return c.Patch(ctx, o, patch, options...)
+			}
 			if raced++; raced%2 == 1 {
 				s.label(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.nodeA}}, raced)
 			}
@@ -221,6 +225,82 @@ func storyTaintConflict(t *testing.T, s *stage, _ string) {
 	if got := f.node(t).Labels["noise"]; raced != 4 || got != "3" {
 		t.Errorf("%d writes, the last label that others wrote is %q, want 4 and 3", raced, got)
 	}
+}
+
+// storyNotFenced: no taint where the fence only warns, is bound to nothing, or
+// where the agent may not write its node at all, and a taint once it is there.
+func storyNotFenced(t *testing.T, s *stage, _ string) {
+	const binding = "validatingadmissionpolicybinding/" + fenceNodesName
+	f := s.filler(t)
+	var log strings.Builder
+	written := slog.New(slog.NewTextHandler(&log, nil))
+	began := func(c client.WithWatch) {
+		now := func() time.Time { return f.now }
+		f.taint = NewNodeTaint(c, Options{Node: f.nodeA, Now: now}, true, f, NewEvents(f.client, f.nodeA, now, written), NewMetrics(prometheus.NewRegistry()), written)
+	}
+	mend := func() { s.cluster.kubectl("apply", "-f", "../../manifests/base/fences.yaml") }
+	t.Cleanup(mend)
+	told := 0
+	for how, undo := range map[string]func(){
+		"it only warns": func() {
+			s.cluster.kubectl("patch", binding, "--type=merge", `-p={"spec":{"validationActions":["Warn"]}}`)
+		},
+		"it is unbound": func() { s.cluster.kubectl("delete", binding) },
+	} {
+		undo()
+		f.untilFenced(t, false)
+		log.Reset()
+		began(f.client)
+		f.unwritten(t, how, func() {
+			f.look(t, time.Minute, fills())
+			f.look(t, fenceAgain-time.Second, fills())
+			f.look(t, time.Second, fills())
+		})
+		f.want(t, false, how)
+		if got := testutil.ToFloat64(f.taint.metrics.errors.WithLabelValues("Taint")); got != 2 {
+			t.Errorf("%s: asked %v times, want 2", how, got)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "kubectl apply -f manifests/base/fences.yaml") {
+			t.Errorf("%s: the log has\n%s", how, log.String())
+		}
+		told++
+		events := s.events(t, metav1.NamespaceDefault, "Node", s.nodeA)
+		if n := len(slices.DeleteFunc(events, func(reason string) bool { return reason != EventNotFenced })); n != told {
+			t.Errorf("%s: told %d times on the node, want %d", how, n, told)
+		}
+		mend()
+		f.untilFenced(t, true)
+		f.unwritten(t, "the fence came, and is looked for later", func() { f.look(t, fenceAgain-time.Second, fills()) })
+		f.want(t, false, how)
+		f.look(t, time.Second, fills())
+		f.want(t, true, "fenced at last")
+		f.look(t, 0, rests())
+		f.look(t, taintCalm, rests())
+	}
+
+	nobody := rest.CopyConfig(s.cluster.config)
+	nobody.Impersonate.UserName = "nobody"
+	s.cluster.kubectl("create", "clusterrole", "reads-"+s.name, "--verb=get", "--resource=nodes")
+	s.cluster.kubectl("create", "clusterrolebinding", "reads-"+s.name, "--clusterrole=reads-"+s.name, "--user=nobody")
+	log.Reset()
+	began(s.clientAs(t, nobody))
+	f.look(t, 0, fills())
+	f.look(t, 0, fills())
+	f.want(t, false, "not allowed")
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "is forbidden") {
+		t.Errorf("not allowed: the log has\n%s", log.String())
+	}
+}
+
+// untilFenced waits until the API server has taken notice of what became of the
+// fence.
+func (f *filler) untilFenced(t *testing.T, want bool) {
+	t.Helper()
+	eventually(t, 60*time.Second, "the fence is as it shall be", func() bool {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.nodeA}}
+		err := f.client.Patch(context.Background(), node, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`)), client.DryRunAll)
+		return (err != nil) == want
+	})
 }
 
 // storyTaintAway: while the API server is not reached the taint is what is

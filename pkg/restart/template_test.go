@@ -55,6 +55,10 @@ func TestStallReason(t *testing.T) {
 		Name: "web", RestartCount: 2, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}},
 	}}
+	ended := testPod("web-new-0", "new-0", false)
+	ended.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: "web", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}},
+	}}
 	tests := []struct {
 		name string
 		pod  corev1.Pod
@@ -63,6 +67,7 @@ func TestStallReason(t *testing.T) {
 		{"between two crashes", again, "Container web of pod web-new-0 ended with exit code 3 (restart count 2)."},
 		{"image", waiting("ImagePullBackOff", "not found"), "Container web of pod web-new-0 waits in ImagePullBackOff (not found)."},
 		{"crash loop", crashing, "Container web of pod web-new-0 waits in CrashLoopBackOff (back-off 10s), last exit code 3."},
+		{"ended", ended, "Container web of pod web-new-0 ended with exit code 3 (restart count 0)."},
 		{"unschedulable", unschedulable, "Pod web-new-0 cannot be scheduled: 0/2 nodes are available."},
 		{"probe", unprobed, "Container web of pod web-new-0 runs but its readiness probe fails."},
 		{"something else", testPod("web-new-0", "new-0", false), "Pod web-new-0 is Running and not Ready."},

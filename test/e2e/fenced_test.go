@@ -39,6 +39,7 @@ func TestAgentToken(t *testing.T) {
 			return agent.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(text)))
 		}
 	}
+	node := func(name string) client.Object { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
 	make := func(o client.Object) func(context.Context) error {
 		return func(ctx context.Context) error { return agent.Create(ctx, o) }
 	}
@@ -77,6 +78,9 @@ func TestAgentToken(t *testing.T) {
 				return agent.Update(ctx, lease)
 			})
 		}},
+		{"another node's taint", "its own node alone", patch(node(nodes[1]), `{"spec":{"taints":[{"key":"nodeagent.dev/disk-filling","effect":"PreferNoSchedule"}]}}`)},
+		{"a taint that drives pods away", "changes no taint but", patch(node(nodes[0]), `{"spec":{"taints":[{"key":"nodeagent.dev/disk-filling","effect":"NoExecute"}]}}`)},
+		{"a label of its node", "changes no metadata of a node", patch(node(nodes[0]), `{"metadata":{"labels":{"x":"y"}}}`)},
 		{"a Secret", "is forbidden", func(ctx context.Context) error {
 			return agent.List(ctx, &corev1.SecretList{}, client.InNamespace(s.namespace))
 		}},

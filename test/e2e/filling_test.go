@@ -130,7 +130,8 @@ func (s *story) taintedFirst(asked []auditEvent, node string) {
 	first := func(verb, resource, namespace, name string) int {
 		return slices.IndexFunc(asked, func(e auditEvent) bool {
 			ref := e.ObjectRef
-			return e.Verb == verb && ref.Resource == resource && ref.Subresource == "" && ref.Namespace == namespace && (name == "" || ref.Name == name)
+			done := e.ResponseStatus.Code < 300 // the dry run before the taint is refused
+			return done && e.Verb == verb && ref.Resource == resource && ref.Subresource == "" && ref.Namespace == namespace && (name == "" || ref.Name == name)
 		})
 	}
 	taint, restart := first("patch", "nodes", "", node), first("create", "restarts", s.namespace, "")
