@@ -35,6 +35,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/ports"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
+	"github.com/nodeagent/nodeagent/test/blockdev"
 )
 
 // program is built once: a static program, whatever the test binary is.
@@ -342,15 +343,7 @@ func TestShutInAsTheSpecSays(t *testing.T) {
 	b.Spec.User, b.Spec.Network = "1234:2345", v1alpha1.NetworkNone
 	b.Spec.Rlimits = []v1alpha1.Rlimit{{Name: "stack", Soft: 1 << 20, Hard: &hard}}
 	b.Spec.Resources.CPUSet = "0"
-	disks, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil || len(disks) == 0 {
-		t.Fatalf("this machine has no disk: %v", err)
-	}
-	number, err := os.ReadFile(disks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk, rate := strings.TrimSpace(string(number)), resource.MustParse("10Mi")
+	disk, rate := blockdev.Number(t), resource.MustParse("10Mi")
 	b.Spec.Resources.IO = []v1alpha1.IOLimit{{Device: disk, ReadBytesPerSecond: &rate}}
 	n.agent(b)
 	i := n.up("shut", 1)
