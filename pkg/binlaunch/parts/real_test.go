@@ -436,3 +436,58 @@ func TestUpdatesThroughAHeldSocket(t *testing.T) {
 		t.Errorf("%d served, %d refused, %d dropped", served.Load(), refused.Load(), other.Load())
 	}
 }
+
+// A port below 1024 is not the task's to bind, who has no capability. Held, it
+// is passed on, over an update and a restart of the agent.
+func TestHeldPortBelow1024(t *testing.T) {
+	n := newNode(t)
+	number := privilegedPort(t)
+	bare := n.server("bare", 1, v1alpha1.Port{Name: "http", Port: number})
+	n.agent(bare)
+	i := n.await("web", "refused by the kernel", func(i binlaunch.Instance) bool {
+		return i.Status.State == v1alpha1.StateBackingOff && i.Status.LastExit != nil
+	})
+	out, err := i.Output(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if text, _ := io.ReadAll(out); !strings.Contains(string(text), "bind: permission denied") {
+		t.Errorf("output %q", text)
+	}
+	held := v1alpha1.Port{Name: "http", Port: number, Held: true}
+	n.want(n.server("one", 2, held))
+	n.up("web", 2)
+	n.kill()
+	n.agent(n.server("one", 2, held))
+	n.up("web", 2)
+	n.want(n.server("two", 3, held))
+	n.up("web", 3)
+	if answer, err := ask(number); answer != "two" {
+		t.Errorf("answered %q, %v", answer, err)
+	}
+}
+
+// privilegedPort is one that is free and takes CAP_NET_BIND_SERVICE.
+func privilegedPort(t *testing.T) int32 {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == 0 {
+		t.Skip("here anybody binds any port (net.ipv4.ip_unprivileged_port_start is 0)")
+	}
+	for port := first - 1; port > 0; port-- {
+		if l, err := net.Listen("tcp", fmt.Sprint(":", port)); err == nil {
+			_ = l.Close()
+			return int32(port)
+		}
+	}
+	t.Fatalf("no port below %d is free", first)
+	return 0
+}
