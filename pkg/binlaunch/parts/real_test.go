@@ -193,6 +193,10 @@ func (n *node) end() {
 	}
 	n.kill()
 	n.supervisor = nil
+	var zombie unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &zombie, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); zombie.Signo != 0 || err != nil && !errors.Is(err, unix.ECHILD) {
+		n.t.Errorf("a process that ended was not reaped: %+v, %v", zombie, err)
+	}
 	for _, folder := range []string{"sandboxes", "units", "store/leases"} {
 		left, _ := os.ReadDir(filepath.Join(n.root, folder))
 		for _, f := range left {
