@@ -260,6 +260,12 @@ func TestRefused(t *testing.T) {
 	if n.processes.running() != 0 {
 		t.Error("a privileged task runs")
 	}
+
+	// The next agent is allowed to.
+	a.kill()
+	n.options = func(o *Options) { o.AllowPrivileged = true }
+	a = n.agent(b)
+	a.awaitState("root", v1alpha1.StateHealthy)
 }
 
 func TestUnhealthyIsStartedAgain(t *testing.T) {
