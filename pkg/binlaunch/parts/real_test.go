@@ -193,10 +193,6 @@ func (n *node) end() {
 	}
 	n.kill()
 	n.supervisor = nil
-	var zombie unix.Siginfo
-	if err := unix.Waitid(unix.P_ALL, 0, &zombie, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); zombie.Signo != 0 || err != nil && !errors.Is(err, unix.ECHILD) {
-		n.t.Errorf("a process that ended was not reaped: %+v, %v", zombie, err)
-	}
 	for _, folder := range []string{"sandboxes", "units", "store/leases"} {
 		left, _ := os.ReadDir(filepath.Join(n.root, folder))
 		for _, f := range left {
@@ -311,6 +307,28 @@ func TestFromURLToNothing(t *testing.T) {
 	if text, _ := io.ReadAll(out); !strings.HasPrefix(string(text), "serves one as ") || strings.Contains(string(text), "as 0 ") {
 		t.Errorf("output %q", text)
 	}
+	keeper := parentOf(t, first.Status.Pid)
+	n.end()
+	for _, pid := range []int64{first.Status.Pid, keeper} {
+		if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+			t.Errorf("left, a zombie (Z) or worse: %s", raw)
+		}
+	}
+}
+
+func parentOf(t *testing.T, pid int64) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "\nPPid:\t")
+	line, _, _ := strings.Cut(after, "\n")
+	parent, err := strconv.ParseInt(line, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 // Its exit code and what it wrote are there though no agent saw its end.
@@ -436,7 +454,8 @@ func TestUpdatesThroughAHeldSocket(t *testing.T) {
 		t.Errorf("answered %q, %v", answer, err)
 	}
 	t.Logf("%d served, %d refused, %d dropped by a server that ended", served.Load(), refused.Load(), other.Load())
-	if served.Load() < 200 || refused.Load() > 0 || other.Load() > served.Load()/100 {
+	// Each of the two who ask may lose one to each server that ended.
+	if served.Load() < 200 || refused.Load() > 0 || other.Load() > 2*11 {
 		t.Errorf("%d served, %d refused, %d dropped", served.Load(), refused.Load(), other.Load())
 	}
 }
