@@ -144,7 +144,7 @@ restart:
   windows: [{start: "30 1 * * *", duration: 2h, timeZone: Asia/Tokyo}]
   urgent: 0s
   taintFillingNode: false
-launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 40000-40010, storeBytes: 1Gi, allowPrivileged: true}
+launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 40000-40010, storeBytes: 1Gi, allowPrivileged: true, allowPrivateRedirects: true}
 `), true)
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 4
 			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},
 			Windows: []v1alpha1.RestartWindow{{Start: "30 1 * * *", Duration: metav1.Duration{Duration: 2 * time.Hour}, TimeZone: "Asia/Tokyo"}}},
 		Launch: v1alpha1.LaunchConfig{Enabled: true, Folder: "/b.d", Root: "/r", State: "/s", Cgroup: "c/d",
-			Ports: "40000-40010", StoreBytes: "1Gi", AllowPrivileged: true},
+			Ports: "40000-40010", StoreBytes: "1Gi", AllowPrivileged: true, AllowPrivateRedirects: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

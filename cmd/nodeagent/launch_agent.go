@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -220,14 +221,40 @@ func (l *launchParts) save(b *v1alpha1.Binary) error {
 		return fmt.Errorf("cannot keep %s: %w", b.Name, err)
 	}
 	path := l.launchedFile(b.Name)
-	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
+	if err := writeSynced(path+".new", raw); err != nil {
 		return fmt.Errorf("cannot keep %s: %w", b.Name, err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := errors.Join(os.Rename(path+".new", path), syncFile(l.launched.Path)); err != nil {
 		return fmt.Errorf("cannot keep %s: %w", b.Name, err)
 	}
 	l.rescan()
 	return nil
+}
+
+// forget takes it away for good.
+func (l *launchParts) forget(name string) error {
+	err := os.Remove(l.launchedFile(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, syncFile(l.launched.Path))
+}
+
+// writeSynced waits until the disk has it: what was launched by hand stands
+// nowhere else, and has to outlive a power cut.
+func writeSynced(path string, raw []byte) error {
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		return err
+	}
+	return syncFile(path)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (l *launchParts) launchedFile(name string) string {

@@ -31,7 +31,10 @@ import (
 
 	"github.com/nodeagent/nodeagent/cmd/nodeagent/top"
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch"
+	"github.com/nodeagent/nodeagent/pkg/binlaunch/source"
 	"github.com/nodeagent/nodeagent/test/apiserver"
+	"github.com/nodeagent/nodeagent/test/powercut"
 )
 
 // hand is a node without a cluster, whose agent launches, and somebody at its
@@ -426,5 +429,63 @@ func TestKeysHeadersAndCA(t *testing.T) {
 	}
 	if said := h.cli("stop", "tool"); said.code != 0 {
 		t.Errorf("stop: %+v", said)
+	}
+}
+
+// A server that leads to a private address is not followed there, unless the
+// configuration allows it.
+func TestRedirectInwardIsTheConfigurationsMatter(t *testing.T) {
+	h := newHand(t)
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, ticker) }))
+	defer storage.Close()
+	srv := httptest.NewServer(http.RedirectHandler(storage.URL+"/blob", http.StatusFound))
+	defer srv.Close()
+	args := []string{"launch", "--name", "tool", "--sha256", sha256Of([]byte(ticker)), "--command", "/bin/sh", "--best-effort", srv.URL + "/tool", "--", "./tool"}
+	h.agent()
+	if said := h.cli(args...); said.code != 1 || !strings.Contains(said.err, "is at the loopback address") || !strings.Contains(said.err, "launch.allowPrivateRedirects") {
+		t.Errorf("launch: %+v", said)
+	}
+	h.kill()
+	h.cfg.Launch.AllowPrivateRedirects = true
+	h.agent()
+	h.up("tool")
+	if said := h.cli("stop", "tool"); said.code != 0 {
+		t.Errorf("stop: %+v", said)
+	}
+}
+
+// What was launched by hand stands in no cluster and no file of somebody's: it
+// is there after a power cut, and what was stopped is not.
+func TestLaunchedByHandOutlivesAPowerCut(t *testing.T) {
+	if testing.Short() || os.Getuid() != 0 {
+		t.Skip("needs a file system of its own")
+	}
+	disk := powercut.NewDisk(t)
+	l := &launchParts{launched: &source.Folder{Path: filepath.Join(disk.Path, "launched"), Log: apiserver.Log(t)}, supervisor: binlaunch.New(binlaunch.Options{Logger: apiserver.Log(t)})}
+	names := func() (all []string) {
+		after := &source.Folder{Path: filepath.Join(disk.Cut(t), "launched"), Log: apiserver.Log(t)}
+		after.Scan()
+		for _, b := range after.Binaries() {
+			all = append(all, b.Name)
+		}
+		return all
+	}
+	for _, name := range []string{"first", "second"} {
+		b, err := launchOptions{name: name, insecure: true}.binary([]string{"https://example.org/tool"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.save(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := names(); !slices.Equal(got, []string{"first", "second"}) {
+		t.Errorf("after a power cut: %q", got)
+	}
+	if err := l.forget("first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); !slices.Equal(got, []string{"second"}) {
+		t.Errorf("after a stop and a power cut: %q", got)
 	}
 }

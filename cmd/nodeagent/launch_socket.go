@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -125,7 +122,7 @@ func (l *launchParts) serveStop(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("cannot stop %s from here: %s: delete it there", i.Name, l.where(i)), http.StatusConflict)
 		return
 	}
-	if err := os.Remove(l.launchedFile(i.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := l.forget(i.Name); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -40,7 +40,7 @@ func launchTools(cfg *v1alpha1.Config, self string, log *slog.Logger) (tools, er
 	}
 	fetcher, err := fetch.New(fetch.Options{
 		Store: kept, Executable: self, KeysDir: ifThere(filepath.Join(beside, "keys")), HeadersDir: ifThere(filepath.Join(beside, "headers")),
-		CAFile: ifThere(filepath.Join(beside, "ca.pem")), Logger: log,
+		CAFile: ifThere(filepath.Join(beside, "ca.pem")), ToPrivate: cfg.Launch.AllowPrivateRedirects, Logger: log,
 	})
 	if err != nil {
 		return tools{}, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/source"
 )
 
@@ -43,6 +45,7 @@ spec:
 			t.Fatalf("a good one is refused: %v\n%s", err, text)
 		}
 	}
+	var heard strings.Builder
 	for i, tt := range [][2]string{
 		{"name: web}\n", "name: web.site}\n"},
 		{"name: web}\n", "name: " + strings.Repeat("x", 64) + "}\n"},
@@ -98,6 +101,8 @@ spec:
 		{"  update:", "  enforcement: Maybe\n  update:"},
 		{"  update:", "  terminationGracePeriodSeconds: 4000\n  update:"},
 		{"  update:", "  colour: red\n  update:"},
+		{`[{url: "https://example.org/web", sha256: {amd64: "` + someDigest + `"}}]`, "[]"},
+		{"  ports: [{name: http, port: 8080}, {name: admin, port: 0}]\n", ""},
 	} {
 		text := strings.Replace(good, tt[0], tt[1], 1)
 		if i == 13 { // without a command there have to be two artifacts for a mistake
@@ -116,6 +121,7 @@ spec:
 			t.Errorf("%q: the API server takes it; a file says %v", tt[1], err)
 			continue
 		}
+		heard.WriteString(out)
 		words := ourWords(err.Error())
 		if !strings.Contains(out, words) {
 			t.Errorf("%q\nthe API server: %s\na file:         %v", tt[1], out, words)
@@ -128,6 +134,48 @@ spec:
 			t.Errorf("%q\nthe command line: %d %s\na file:           %v", tt[1], code, said, words)
 		}
 	}
+	for _, rule := range rulesOfBinary(t) {
+		if !strings.Contains(heard.String(), rule) {
+			t.Errorf("nothing above makes the API server say: %s", rule)
+		}
+	}
+}
+
+// rulesOfBinary are the words of all rules of the CRD.
+func rulesOfBinary(t *testing.T) []string {
+	t.Helper()
+	raw, err := os.ReadFile("../../manifests/base/crds/nodeagent.dev_binaries.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd any
+	if err := yaml.Unmarshal(raw, &crd); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	var walk func(any)
+	walk = func(at any) {
+		switch at := at.(type) {
+		case []any:
+			for _, x := range at {
+				walk(x)
+			}
+		case map[string]any:
+			if rules, ok := at["x-kubernetes-validations"].([]any); ok {
+				for _, r := range rules {
+					all = append(all, r.(map[string]any)["message"].(string))
+				}
+			}
+			for _, x := range at {
+				walk(x)
+			}
+		}
+	}
+	walk(crd)
+	if len(all) < 30 {
+		t.Fatalf("the CRD has %d rules", len(all))
+	}
+	return all
 }
 
 // The flags' own mistakes are told in the same words as those of a file.

@@ -76,7 +76,9 @@ func (u *unit) again(m *taskMemory, left map[string]Task) *task {
 		u.s.claims[t] = claimsOf(u.name, t)
 		return t
 	}
-	if m.State == v1alpha1.StateFailed || m.State == v1alpha1.StateFinished {
+	// One that failed is tried again: this agent may be allowed more, or have the
+	// key that was missing.
+	if m.State == v1alpha1.StateFinished {
 		t.state = m.State
 	} else {
 		t.since, t.message = time.Now(), "the agent or the node started again"

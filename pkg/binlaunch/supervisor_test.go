@@ -2,10 +2,12 @@ package binlaunch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -267,6 +269,12 @@ func TestRefused(t *testing.T) {
 	if n.processes.running() != 0 {
 		t.Error("a privileged task runs")
 	}
+
+	// The next agent is allowed to.
+	a.kill()
+	n.options = func(o *Options) { o.AllowPrivileged = true }
+	a = n.agent(b)
+	a.awaitState("root", v1alpha1.StateHealthy)
 }
 
 func TestUnhealthyIsStartedAgain(t *testing.T) {
@@ -571,4 +579,67 @@ func TestExecCheck(t *testing.T) {
 	if len(n.processes.all) != 1 {
 		t.Errorf("%d processes are kept; those of checks are to be forgotten", len(n.processes.all))
 	}
+}
+
+// A name that two sources want belongs to the one that had it first. When that
+// wants it no more, the other's spec follows as an update.
+func TestOneNameOfTwoSources(t *testing.T) {
+	n := newNode(t)
+	a := n.agent()
+	one := func(source, version string, g int64) {
+		a.Want(source, []Wanted{{Binary: generation(server("web", version, v1alpha1.Port{Name: "http"}), g), Admitted: true}})
+	}
+	one("folder", "file", 1)
+	a.awaitState("web", v1alpha1.StateHealthy)
+	one("cluster", "object", 7) // by its name it would come first
+	one("folder", "changed", 2)
+	a.await("web", "the folder's still", func(i Instance) bool {
+		return i.Source == "folder" && i.Status.RunningGeneration == 2 && i.Status.Next == nil && n.processes.running() == 1
+	})
+	a.Want("folder", nil)
+	i := a.await("web", "the cluster's", func(i Instance) bool {
+		return i.Source == "cluster" && i.Status.RunningGeneration == 7 && i.Status.Next == nil && n.processes.running() == 1
+	})
+	if version, _ := ask(i.Status.Ports[0].Port); version != "object" {
+		t.Errorf("answered by %q", version)
+	}
+	a.Want("cluster", nil)
+	a.awaitGone("web")
+}
+
+// Prometheus is told of every TCP port of what runs, be it healthy or not.
+func TestTargets(t *testing.T) {
+	n := newNode(t)
+	sick := filepath.Join(t.TempDir(), "sick")
+	web, waits := server("web", "one", v1alpha1.Port{Name: "http"}), server("waits", "one", v1alpha1.Port{Name: "http"})
+	web.Spec.Ports = append(web.Spec.Ports, v1alpha1.Port{Name: "syslog", Protocol: v1alpha1.ProtocolUDP})
+	web.Spec.Env = append(web.Spec.Env, v1alpha1.EnvVar{Name: "SICK_WHEN", Value: sick})
+	web.Spec.Health.MaxConsecutiveFailures = new(int32) // it is never ended for it
+	waits.Spec.Roles = []string{"public"}
+	n.options = func(o *Options) {
+		o.Host, o.Role = "2001:db8::1", func() (string, bool) { return v1alpha1.RolePrivate, true }
+	}
+	a := n.agent(web, waits)
+	if got, err := json.Marshal(a.Targets()); string(got) != "[]" {
+		t.Errorf("before anything runs: %s, %v", got, err)
+	}
+	i := a.awaitState("web", v1alpha1.StateHealthy)
+	a.awaitState("waits", v1alpha1.StateWaiting)
+	port := fmt.Sprint(i.Status.Ports[0].Port)
+	want := func(state v1alpha1.State) {
+		t.Helper()
+		all := a.Targets()
+		if len(all) != 1 || len(all[0].Targets) != 1 || all[0].Targets[0] != "[2001:db8::1]:"+port || !maps.Equal(all[0].Labels, map[string]string{
+			"__meta_nodeagent_node": "node-1", "__meta_nodeagent_binary": "web", "__meta_nodeagent_source": "test",
+			"__meta_nodeagent_port_name": "http", "__meta_nodeagent_port_number": port, "__meta_nodeagent_state": string(state),
+		}) {
+			t.Errorf("targets %+v", all)
+		}
+	}
+	want(v1alpha1.StateHealthy)
+	if err := os.WriteFile(sick, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitState("web", v1alpha1.StateUnhealthy)
+	want(v1alpha1.StateUnhealthy)
 }

@@ -115,6 +115,7 @@ func debianBundles() []bundle {
 		{name: "prometheus", packages: []string{"prometheus"}, needs: "usr/bin/promtool"},
 		{name: "alertmanager", packages: []string{"prometheus-alertmanager"}, needs: "usr/bin/prometheus-alertmanager"},
 		{name: "node-exporter", packages: []string{"prometheus-node-exporter"}, needs: "usr/bin/prometheus-node-exporter"},
+		{name: "registry", packages: []string{"docker-registry"}, needs: "usr/bin/docker-registry"},
 		{name: "blackbox-exporter", packages: []string{"prometheus-blackbox-exporter"}, needs: "usr/bin/prometheus-blackbox-exporter"},
 		// Other ways to start an isolated process, for bench/launch; with the
 		// libraries that a plain machine lacks.

@@ -24,7 +24,7 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 		return err
 	}
 	debian := binaries{}
-	for _, name := range []string{"containerd-1.6", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter"} {
+	for _, name := range []string{"containerd-1.6", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter", "registry"} {
 		if debian[name], err = fetch(ctx, p.cache, name, show); err != nil {
 			return err
 		}
@@ -56,6 +56,7 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 		{"NODEAGENT_TEST_ALERTMANAGER", filepath.Join(debian["alertmanager"], "usr/bin/prometheus-alertmanager")},
 		{"NODEAGENT_TEST_NODE_EXPORTER", filepath.Join(debian["node-exporter"], "usr/bin/prometheus-node-exporter")},
 		{"NODEAGENT_TEST_BLACKBOX_EXPORTER", filepath.Join(debian["blackbox-exporter"], "usr/bin/prometheus-blackbox-exporter")},
+		{"NODEAGENT_TEST_REGISTRY", filepath.Join(debian["registry"], "usr/bin/docker-registry")},
 		{"NODEAGENT_TEST_PROMTOOL", filepath.Join(debian["prometheus"], "usr/bin/promtool")},
 	} {
 		fmt.Printf("export %s=%q\n", v[0], v[1])

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"iter"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -123,11 +125,11 @@ func (a *Artifact) validate(at *field.Path) field.ErrorList {
 	vouched := len(a.SHA256) > 0 || len(a.SHA512) > 0 || a.Signature != nil || matches(byDigest, a.URL)
 	check(vouched || a.Insecure, a.URL, wantDigest)
 	check(!vouched || !a.Insecure, a.URL, wantVouched)
-	for arch, d := range a.SHA256 {
+	for arch, d := range byName(a.SHA256) {
 		check(matches(`^[0-9a-f]{64}$`, string(d)), d, wantSHA256)
 		check(arch == "*" || matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
 	}
-	for arch, d := range a.SHA512 {
+	for arch, d := range byName(a.SHA512) {
 		check(matches(`^[0-9a-f]{128}$`, string(d)), d, wantSHA512)
 		check(arch == "*" || matches(`^[a-z0-9]+$`, arch), arch, wantArchitecture)
 	}
@@ -189,7 +191,9 @@ func (r *Resources) validate(at *field.Path) field.ErrorList {
 		errs = append(errs, moreThanZero(at, map[string]*resource.Quantity{
 			"readBytesPerSecond": l.ReadBytesPerSecond, "writeBytesPerSecond": l.WriteBytesPerSecond,
 		})...)
-		for name, n := range map[string]*int64{"readOperationsPerSecond": l.ReadOperationsPerSecond, "writeOperationsPerSecond": l.WriteOperationsPerSecond} {
+		for name, n := range byName(map[string]*int64{
+			"readOperationsPerSecond": l.ReadOperationsPerSecond, "writeOperationsPerSecond": l.WriteOperationsPerSecond,
+		}) {
 			if n != nil {
 				errs = append(errs, between(at.Child(name), *n, 1, math.MaxInt64)...)
 			}
@@ -200,7 +204,7 @@ func (r *Resources) validate(at *field.Path) field.ErrorList {
 
 func moreThanZero(at *field.Path, all map[string]*resource.Quantity) field.ErrorList {
 	var errs field.ErrorList
-	for name, q := range all {
+	for name, q := range byName(all) {
 		if q != nil && q.Sign() <= 0 {
 			errs = append(errs, field.Invalid(at.Child(name), q.String(), wantMore))
 		}
@@ -309,12 +313,24 @@ func oneOf[T ~string](at *field.Path, value T, known ...T) field.ErrorList {
 func durations(at *field.Path, all map[string]*metav1.Duration) field.ErrorList {
 	const pattern = `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
 	var errs field.ErrorList
-	for name, d := range all {
+	for name, d := range byName(all) {
 		if d != nil && !matches(pattern, d.Duration.String()) {
 			errs = append(errs, field.Invalid(at.Child(name), d.Duration.String(), "should match '"+pattern+"'"))
 		}
 	}
 	return errs
+}
+
+// byName goes through a map in the order of its keys: what is wrong is told in
+// the same order each time.
+func byName[V any](all map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if !yield(name, all[name]) {
+				return
+			}
+		}
+	}
 }
 
 func between(at *field.Path, n, low, high int64) field.ErrorList {

@@ -192,4 +192,8 @@ type LaunchConfig struct {
 
 	// allowPrivileged lets Binaries use the profile privileged on this node.
 	AllowPrivileged bool `json:"allowPrivileged"`
+
+	// allowPrivateRedirects lets servers redirect to private and loopback
+	// addresses that no Binary names: to an object store in the same network.
+	AllowPrivateRedirects bool `json:"allowPrivateRedirects"`
 }

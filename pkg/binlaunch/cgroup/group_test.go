@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/test/blockdev"
 )
 
 func tree(t *testing.T) *Tree {
@@ -71,7 +73,7 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	tr := tree(t)
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
-	device := aDevice(t)
+	device := blockdev.Number(t)
 	g, missing, err := tr.Create("one", Limits{CPU: 500, Memory: 64 << 20, Pids: 16, CPUs: "0", Together: true, IO: []IO{{Device: device, ReadBPS: 1 << 20, WriteIOPS: 100}}})
 	if err != nil || len(missing) > 0 {
 		t.Fatal(missing, err)
@@ -125,20 +127,6 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	if _, err := tr.Load("one"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after its removal: %v", err)
 	}
-}
-
-// aDevice is the number of some disk of this machine.
-func aDevice(t *testing.T) string {
-	t.Helper()
-	all, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil || len(all) == 0 {
-		t.Fatalf("this machine has no disk: %v", err)
-	}
-	raw, err := os.ReadFile(all[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(raw))
 }
 
 func must(pids []int, err error) []int {

@@ -5,6 +5,8 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -163,6 +165,22 @@ func TestRefusedWrongDigest(t *testing.T) {
 		t.Errorf("%v: is to be tried again", err)
 	}
 	b.refused("sha512", Artifact{URL: b.server.URL + "/x", SHA512: map[string]string{"*": strings.Repeat("0", 128)}})
+}
+
+// TestSHA512 is enough by itself, and beside a sha256 it counts too.
+func TestSHA512(t *testing.T) {
+	b := newBench(t)
+	content := []byte("good")
+	sum := sha512.Sum512(content)
+	long := map[string]string{"*": hex.EncodeToString(sum[:])}
+	b.serve("/x", content)
+	b.refused("sha512", Artifact{URL: b.server.URL + "/x", SHA256: digest(content), SHA512: map[string]string{"*": strings.Repeat("0", 128)}})
+	b.refused("sha256", Artifact{URL: b.server.URL + "/x", SHA256: digest([]byte("evil")), SHA512: long})
+	for range 2 { // fetched, and out of the store
+		if _, r := b.get(Artifact{URL: b.server.URL + "/x", SHA512: long}); r.Artifacts[0].SHA512 != long["*"] {
+			t.Errorf("%+v", r)
+		}
+	}
 }
 
 func TestRefusedTwoArtifactsOneName(t *testing.T) {

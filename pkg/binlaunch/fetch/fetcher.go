@@ -179,7 +179,7 @@ func (g *get) cached(k *known) Result {
 
 // job is what the process is told, and the files that go with it.
 func (g *get) job(probe bool) (pull.Job, *opened, error) {
-	job := pull.Job{Dest: pull.Dest, Limits: g.opts.Limits.pull(0), ToPrivate: g.opts.ToPrivate, ToHTTP: g.opts.ToHTTP,
+	job := pull.Job{Dest: pull.Dest, Limits: g.opts.Limits.pull(0), ToPrivate: g.opts.ToPrivate,
 		Proxies: proxies(g.opts.Environ), Probe: probe}
 	if g.opts.CAFile != "" {
 		b, err := os.ReadFile(g.opts.CAFile)

@@ -87,9 +87,8 @@ type Options struct {
 	HeadersDir string
 	// CAFile holds certificates in PEM to trust besides the system's own.
 	CAFile string
-	// ToPrivate lets redirects lead to loopback, private and link-local
-	// addresses, ToHTTP from https to http. Default: neither.
-	ToPrivate, ToHTTP bool
+	// ToPrivate lets redirects lead to loopback and private addresses.
+	ToPrivate bool
 	// Reserve is the part of the store's file system that fetching leaves
 	// free. Default 0.05; negative: none.
 	Reserve float64

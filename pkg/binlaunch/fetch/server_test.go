@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -279,11 +278,7 @@ func TestTLS(t *testing.T) {
 	b := newBench(t)
 	a := Artifact{URL: server.URL + "/x", SHA256: digest(content)}
 	b.refused("certificate", a)
-	ca := filepath.Join(b.dir, "ca.pem")
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(ca, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	ca := caOf(t, server)
 	b.Fetcher.opts.CAFile = ca
 	b.get(a)
 	b2 := newBench(t, func(o *Options) { o.CAFile = ca })
@@ -329,21 +324,6 @@ func TestHeaders(t *testing.T) {
 		if _, _, err := b.Get(context.Background(), []Artifact{{URL: b.server.URL + "/x?" + url.QueryEscape(name), Insecure: true, HeadersFile: name}}, nil); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// TestProxy: the environment's proxy is asked for what is not here.
-func TestProxy(t *testing.T) {
-	asked := make(chan string, 1)
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked <- r.URL.String()
-		_, _ = w.Write([]byte("x"))
-	}))
-	defer proxy.Close()
-	b := newBench(t, func(o *Options) { o.Environ = []string{"SECRET=x", "HTTP_PROXY=" + proxy.URL} })
-	b.get(Artifact{URL: "http://artifacts.example.com/x", Insecure: true})
-	if got := <-asked; got != "http://artifacts.example.com/x" {
-		t.Errorf("the proxy was asked for %s", got)
 	}
 }
 

@@ -36,7 +36,7 @@ func meaning(s v1alpha1.State) string {
 	case v1alpha1.StateBackingOff:
 		return "it ended, and is started again after a pause: 1 s, 1.15 times as long each time, one hour at most; 1 s again once it was up for as long as ten pauses, and for 10 s"
 	case v1alpha1.StateFailed:
-		return "as it is written it cannot run here; it is tried again when its spec changes"
+		return "as it is written it cannot run here; it is tried again when its spec changes or the agent starts anew"
 	case v1alpha1.StateFinished:
 		return "it ended, and its restart policy wants no other"
 	}

@@ -36,6 +36,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/ports"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
+	"github.com/nodeagent/nodeagent/test/blockdev"
 )
 
 // program is built once: a static program, whatever the test binary is.
@@ -331,6 +332,28 @@ func TestFromURLToNothing(t *testing.T) {
 	if text, _ := io.ReadAll(out); !strings.HasPrefix(string(text), "serves one as ") || strings.Contains(string(text), "as 0 ") {
 		t.Errorf("output %q", text)
 	}
+	keeper := parentOf(t, first.Status.Pid)
+	n.end()
+	for _, pid := range []int64{first.Status.Pid, keeper} {
+		if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+			t.Errorf("left, a zombie (Z) or worse: %s", raw)
+		}
+	}
+}
+
+func parentOf(t *testing.T, pid int64) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "\nPPid:\t")
+	line, _, _ := strings.Cut(after, "\n")
+	parent, err := strconv.ParseInt(line, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 // Its exit code and what it wrote are there though no agent saw its end.
@@ -367,15 +390,7 @@ func TestShutInAsTheSpecSays(t *testing.T) {
 	b.Spec.User, b.Spec.Network = "1234:2345", v1alpha1.NetworkNone
 	b.Spec.Rlimits = []v1alpha1.Rlimit{{Name: "stack", Soft: 1 << 20, Hard: &hard}}
 	b.Spec.Resources.CPUSet = "0"
-	disks, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil || len(disks) == 0 {
-		t.Fatalf("this machine has no disk: %v", err)
-	}
-	number, err := os.ReadFile(disks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk, rate := strings.TrimSpace(string(number)), resource.MustParse("10Mi")
+	disk, rate := blockdev.Number(t), resource.MustParse("10Mi")
 	b.Spec.Resources.IO = []v1alpha1.IOLimit{{Device: disk, ReadBytesPerSecond: &rate}}
 	n.agent(b)
 	i := n.up("shut", 1)
@@ -466,4 +481,59 @@ func TestUpdatesThroughAHeldSocket(t *testing.T) {
 	if served.Load() < 100 || refused.Load() > 0 || other.Load() > max(served.Load()/100, 2*11) {
 		t.Errorf("%d served, %d refused, %d dropped", served.Load(), refused.Load(), other.Load())
 	}
+}
+
+// A port below 1024 is not the task's to bind, who has no capability. Held, it
+// is passed on, over an update and a restart of the agent.
+func TestHeldPortBelow1024(t *testing.T) {
+	n := newNode(t)
+	number := privilegedPort(t)
+	bare := n.server("bare", 1, v1alpha1.Port{Name: "http", Port: number})
+	n.agent(bare)
+	i := n.await("web", "refused by the kernel", func(i binlaunch.Instance) bool {
+		return i.Status.State == v1alpha1.StateBackingOff && i.Status.LastExit != nil
+	})
+	out, err := i.Output(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if text, _ := io.ReadAll(out); !strings.Contains(string(text), "bind: permission denied") {
+		t.Errorf("output %q", text)
+	}
+	held := v1alpha1.Port{Name: "http", Port: number, Held: true}
+	n.want(n.server("one", 2, held))
+	n.up("web", 2)
+	n.kill()
+	n.agent(n.server("one", 2, held))
+	n.up("web", 2)
+	n.want(n.server("two", 3, held))
+	n.up("web", 3)
+	if answer, err := ask(number); answer != "two" {
+		t.Errorf("answered %q, %v", answer, err)
+	}
+}
+
+// privilegedPort is one that is free and takes CAP_NET_BIND_SERVICE.
+func privilegedPort(t *testing.T) int32 {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == 0 {
+		t.Skip("here anybody binds any port (net.ipv4.ip_unprivileged_port_start is 0)")
+	}
+	for port := first - 1; port > 0; port-- {
+		if l, err := net.Listen("tcp", fmt.Sprint(":", port)); err == nil {
+			_ = l.Close()
+			return int32(port)
+		}
+	}
+	t.Fatalf("no port below %d is free", first)
+	return 0
 }

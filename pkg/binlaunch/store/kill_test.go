@@ -3,11 +3,14 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/nodeagent/nodeagent/test/powercut"
 )
 
 // TestKilledAtAnyByte kills a process that writes the store at random moments,
@@ -62,5 +65,31 @@ func TestKilledAtAnyByte(t *testing.T) {
 	t.Logf("%d drafts were swept; %d entries at most", swept, most)
 	if swept == 0 || most == 0 {
 		t.Error("no kill hit a write: the test shows nothing")
+	}
+}
+
+// TestPowerCut: what was committed is whole on the disk, at once.
+func TestPowerCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a file system of its own")
+	}
+	for name, files := range map[string]int{"few files": 3, "many files": 2 * syncEach} {
+		t.Run(name, func(t *testing.T) {
+			disk := powercut.NewDisk(t)
+			s := open(t, disk.Path+"/store")
+			tree := map[string]string{"dir/": "", "link": "->dir/0"}
+			for i := range files {
+				tree[fmt.Sprintf("dir/%d", i)] = fmt.Sprint("content ", i)
+			}
+			e := mustPut(t, s, tree)
+			if err := s.Lease(e.Digest, "task"); err != nil {
+				t.Fatal(err)
+			}
+			after := open(t, disk.Cut(t)+"/store", func(o *Options) { o.BootID = "two" })
+			whole(t, after, 1)
+			if got, ok, err := after.Lookup(e.Digest); err != nil || !ok || len(got.Files) != len(tree) {
+				t.Errorf("after a power cut: %v, %v", ok, err)
+			}
+		})
 	}
 }

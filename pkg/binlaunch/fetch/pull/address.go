@@ -60,7 +60,7 @@ func where(ip netip.Addr) string {
 type AddressError struct{ Host, IP, Where string }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("%s is at the %s address %s, where only hosts that the spec names may be (if this is meant, name it, or allow redirects to private addresses in the agent's config)",
+	return fmt.Sprintf("%s is at the %s address %s, where only hosts that the spec names may be (if this is meant, name it, or set launch.allowPrivateRedirects in the agent's configuration)",
 		e.Host, e.Where, e.IP)
 }
 
@@ -81,7 +81,7 @@ func (g *gate) judge(hostport string, ip netip.Addr) error {
 	kind := where(ip)
 	_, literal := netip.ParseAddr(host)
 	switch {
-	case kind == "" || g.toPrivate:
+	case kind == "", g.toPrivate && kind != "link-local":
 		return nil
 	case g.written[hostport] && (kind != "link-local" || literal == nil):
 		// A cloud's metadata lives at a link-local address: nobody means it by

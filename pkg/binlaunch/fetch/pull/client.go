@@ -96,7 +96,7 @@ func (g *gate) redirect(j Job, req *http.Request, via []*http.Request) error {
 		return refuse("that is more than %d redirects", j.Limits.Redirects)
 	case to.Scheme != "http" && to.Scheme != "https":
 		return refuse("the scheme %q is not followed", to.Scheme)
-	case to.Scheme == "http" && last.Scheme == "https" && !j.ToHTTP:
+	case to.Scheme == "http" && last.Scheme == "https":
 		return refuse("from https to http is not followed")
 	case to.User != nil:
 		return refuse("with a user and password is not followed")

@@ -14,9 +14,8 @@ type Job struct {
 	Items  []Item
 	Limits Limits
 	CA     []byte // PEM certificates to trust besides the system's own
-	// ToPrivate lets redirects lead to loopback, private and link-local
-	// addresses; ToHTTP lets them lead from https to http.
-	ToPrivate, ToHTTP bool
+	// ToPrivate lets redirects lead to loopback and private addresses.
+	ToPrivate bool
 	// Proxies are host:port of the proxies that the environment names.
 	Proxies []string
 	// Probe: unpack nothing, only ask whether the items changed since ETag.
