@@ -69,7 +69,7 @@ func disks() []panel {
 		graph("Used", "By all writers, and where the reserve begins.", "bytes", 12,
 			query{`nodeagent_filesystem_used_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}} used"},
 			query{`nodeagent_filesystem_size_bytes{instance=~"$instance"} - nodeagent_filesystem_reserve_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}} reserve begins"}),
-		graph("Unattributed", "Used, but by no layer that is measured: images, logs, emptyDirs, deleted open files, the host.", "bytes", 12,
+		graph("Unattributed", "Used, but by no container, image layer or orphaned snapshot: image pulls, hostPath and local volumes, the host.", "bytes", 12,
 			query{`nodeagent_filesystem_unattributed_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}}"}),
 	}
 }

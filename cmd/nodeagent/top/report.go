@@ -63,7 +63,7 @@ type File struct {
 	FilesPerSecond float64 `json:"filesPerSecond,omitempty"` // of a folder
 }
 
-// Filesystem is one file system that holds layers.
+// Filesystem is one file system that containers write to.
 type Filesystem struct {
 	Mount       string   `json:"mount"`
 	Size        int64    `json:"size"`
