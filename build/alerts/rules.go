@@ -62,10 +62,12 @@ func diskRules() []Rule {
 		Expr: `nodeagent_filesystem_full_seconds < 15 * 60`,
 	}, {
 		Name: "NodeagentDiskPastReserve", Severity: Critical, For: 5 * time.Minute,
-		When:        "a file system has less free than its reserve",
-		Summary:     "The file system {{ $labels.filesystem }} of node " + node + " has only {{ $value | humanize1024 }}B free, less than its reserve.",
+		When:        "a file system has less free than its reserve, in bytes or inodes",
+		Summary:     "The file system {{ $labels.filesystem }} of node " + node + ` has only {{ if eq $labels.resource "inodes" }}{{ $value | humanize }} inodes{{ else }}{{ $value | humanize1024 }}B{{ end }} free, less than its reserve.`,
 		Description: "The kubelet evicts pods and takes no new ones while this lasts, whether the disk still fills or not.",
-		Expr:        `nodeagent_filesystem_available_bytes <= nodeagent_filesystem_reserve_bytes`,
+		Expr: `label_replace(nodeagent_filesystem_available_bytes <= nodeagent_filesystem_reserve_bytes, "resource", "bytes", "", "")
+or
+label_replace(nodeagent_filesystem_available_inodes <= nodeagent_filesystem_reserve_inodes, "resource", "inodes", "", "")`,
 	}, {
 		Name: "NodeagentEvictionSoon", Severity: Warning, For: time.Minute,
 		When:    "a container reaches its own ephemeral-storage limit or its pod's within 10 minutes",

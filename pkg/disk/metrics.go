@@ -42,6 +42,10 @@ func Metrics() []Metric {
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
 		{"nodeagent_filesystem_available_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes available on it to those without privileges; the kubelet evicts when they are below the reserve."},
 		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it: what this node's kubelet evicts at, disk.reserve where that is set, or 15% where neither is known."},
+		{"nodeagent_filesystem_size_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes that a file system has; no series of one that makes them as they are needed."},
+		{"nodeagent_filesystem_used_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes used on it by all writers."},
+		{"nodeagent_filesystem_available_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes free on it; the kubelet evicts when they are below the reserve."},
+		{"nodeagent_filesystem_reserve_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes that are to stay free on it: what this node's kubelet evicts at, or 5% where that is not known."},
 		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
 		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
 		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
@@ -183,6 +187,10 @@ func collectFilesystem(put func(string, float64, ...string), mount string, x fil
 	}
 	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
 	if x.usage.Inodes > 0 {
+		put("nodeagent_filesystem_size_inodes", float64(x.usage.Inodes), mount)
+		put("nodeagent_filesystem_used_inodes", float64(x.usage.InodesUsed), mount)
+		put("nodeagent_filesystem_available_inodes", float64(x.usage.InodesFree), mount)
+		put("nodeagent_filesystem_reserve_inodes", float64(x.inodeReserve), mount)
 		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))
 	}
 }
