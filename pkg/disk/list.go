@@ -76,15 +76,16 @@ func sameList[T any](a, b []T) bool {
 func (w *Watcher) hold(t *track, now time.Time) {
 	var holds []hold
 	for _, s := range spots(t.container) {
-		id, group := placeID{part: s.part, folder: s.layer.Upper}, &w.snapshotters
-		if s.layer.Upper != "" {
-			group = w.groupOf(s.layer.Upper)
-		} else if id = (placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}); w.opts.Snapshots == nil {
+		id := placeID{part: s.part, folder: s.layer.Upper}
+		if s.layer.Upper == "" {
+			id = placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}
+		}
+		if s.layer.Upper == "" && w.opts.Snapshots == nil {
 			continue
 		}
 		p := w.places[id]
 		if p == nil {
-			p = &place{id: id, group: group, due: now, interval: w.opts.Interval}
+			p = &place{id: id, group: w.groupFor(s.layer), due: now, interval: w.opts.Interval}
 			w.admit(p)
 		}
 		p.layer, p.space = s.layer, t.container.Namespace
@@ -107,7 +108,7 @@ func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed boo
 			id := placeID{part: partOrphan, folder: layer.Upper}
 			there[id] = true
 			if w.places[id] == nil {
-				w.admit(&place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval})
+				w.admit(&place{id: id, layer: layer, group: w.groupFor(layer), due: now, interval: orphanInterval})
 				changed = true
 			}
 		}
@@ -142,6 +143,7 @@ func (w *Watcher) bind() {
 		groups[p.group] = true
 	}
 	maps.DeleteFunc(w.groups, func(_ uint64, g *group) bool { return g.running == 0 && !groups[g] })
+	maps.DeleteFunc(w.snapshotters, func(_ string, g *group) bool { return g.running == 0 && !groups[g] })
 	for device, fs := range w.filesystems {
 		if !used[fs] {
 			delete(w.filesystems, device)
@@ -180,6 +182,18 @@ func (w *Watcher) readMounts() {
 // path is where this process sees a folder of the host.
 func (w *Watcher) path(folder string) string {
 	return filepath.Join(w.opts.HostRoot, folder)
+}
+
+// groupFor is the group of what is measured with a layer: its mount's, or its
+// snapshotter's where that tells of it.
+func (w *Watcher) groupFor(l runtime.Layer) *group {
+	if l.Upper != "" {
+		return w.groupOf(l.Upper)
+	}
+	if w.snapshotters[l.Snapshotter] == nil {
+		w.snapshotters[l.Snapshotter] = &group{}
+	}
+	return w.snapshotters[l.Snapshotter]
 }
 
 func (w *Watcher) groupOf(folder string) *group {

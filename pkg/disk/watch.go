@@ -132,8 +132,9 @@ type Watcher struct {
 
 	// Of the goroutine of Run alone.
 	groups map[uint64]*group
-	// snapshotters is the group of the layers that containerd tells of.
-	snapshotters group
+	// snapshotters are the groups of the layers that containerd tells of, by
+	// snapshotter: one that hangs holds up no other.
+	snapshotters map[string]*group
 	mounts       mounts
 	queue        []*place // due, longest waiting first
 	nextScan     time.Time
@@ -166,11 +167,11 @@ func NewWatcher(o Options) (*Watcher, error) {
 		places:      make(map[placeID]*place),
 		filesystems: make(map[uint64]*filesystem),
 		unsupported: make(map[string]int),
-		groups:      make(map[uint64]*group),
-		awake:       make(map[*place]bool),
-		done:        make(chan result),
-		scans:       make(chan scanned),
-		stop:        make(chan struct{}),
+		groups:      make(map[uint64]*group), snapshotters: make(map[string]*group),
+		awake: make(map[*place]bool),
+		done:  make(chan result),
+		scans: make(chan scanned),
+		stop:  make(chan struct{}),
 	}
 	if l, listens := o.Meter.(Listener); listens && o.Recorder == nil { // a recording has every look
 		w.listener = l
