@@ -57,7 +57,7 @@ func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 	}
 	free := 100 * float64(st.Bavail) / max(1, float64(st.Blocks))
 	return []finding{{levelOK, subject, fmt.Sprintf("%s can be read; its file system has %.0f%% of %s free, reserve %s",
-		root, free, bytesText(int64(st.Blocks)*st.Bsize), chooseReserves(cfg).text())}}
+		root, free, bytesText(int64(st.Blocks)*st.Bsize), chooseReserves(cfg, func() string { return containerdRoot }).text())}}
 }
 
 // checkOpenFiles tells whether deleted files that are open can be found: it

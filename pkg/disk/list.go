@@ -2,7 +2,6 @@ package disk
 
 import (
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -181,7 +180,7 @@ func (w *Watcher) readMounts() {
 
 // path is where this process sees a folder of the host.
 func (w *Watcher) path(folder string) string {
-	return filepath.Join(w.opts.HostRoot, folder)
+	return hostJoin(w.opts.HostRoot, folder)
 }
 
 // groupFor is the group of what is measured with a layer: its mount's, or its

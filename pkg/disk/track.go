@@ -56,7 +56,8 @@ type filesystem struct {
 
 // reserves is what has to stay free of it.
 func (f *filesystem) reserves(p Policy) (bytes, inodes int64) {
-	return p.Reserve.Of(f.usage.Size), p.InodeReserve.Of(f.usage.Inodes)
+	r := p.reserves(f.mount)
+	return r.Bytes.Of(f.usage.Size), r.Inodes.Of(f.usage.Inodes)
 }
 
 // room is what is left of it until its reserves are reached.

@@ -464,19 +464,11 @@ func (w *Watcher) filesystem(p *place, l Look) *filesystem {
 	m := w.mounts.at(w.path(p.id.folder), l.Device)
 	fs := w.filesystems[m.device]
 	if fs == nil {
-		fs = &filesystem{mount: strings.ToValidUTF8(w.hostPath(m.point), "�")}
+		fs = &filesystem{mount: strings.ToValidUTF8(hostPath(w.opts.HostRoot, m.point), "�")}
 		w.filesystems[m.device] = fs
 	}
 	fs.look(p.at, l.Filesystem, w.opts.Interval*9/10)
 	return fs
-}
-
-// hostPath is a path of this process as the host sees it.
-func (w *Watcher) hostPath(p string) string {
-	if w.opts.HostRoot == "/" || !below(p, w.opts.HostRoot) {
-		return p
-	}
-	return cmp.Or(strings.TrimPrefix(p, w.opts.HostRoot), "/")
 }
 
 // tell puts an offence before its reader, without waiting for one.
