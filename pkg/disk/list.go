@@ -9,8 +9,12 @@ import (
 )
 
 // orphanInterval is the least time between two looks at an orphaned snapshot:
-// nobody writes to it.
-const orphanInterval = time.Minute
+// nobody writes to it. Where the snapshotter tells of it, which may walk over a
+// whole image, it is orphanUsageInterval.
+const (
+	orphanInterval      = time.Minute
+	orphanUsageInterval = 10 * time.Minute
+)
 
 // list brings tracks and places in line with the containers that are there.
 func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []runtime.Storage) {
@@ -103,11 +107,17 @@ func (w *Watcher) hold(t *track, now time.Time) {
 func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed bool) {
 	there := make(map[placeID]bool)
 	for _, s := range storage {
-		for _, layer := range s.Orphans {
-			id := placeID{part: partOrphan, folder: layer.Upper}
+		for _, o := range s.Orphans {
+			id := placeID{part: partOrphan, folder: o.Layer.Upper}
+			if o.Layer.Upper == "" {
+				id = placeID{part: partOrphan, folder: o.Layer.Source, owner: key{o.Namespace, o.Layer.Snapshotter + "/" + o.Layer.Key}}
+			}
+			if o.Layer.Upper == "" && w.opts.Snapshots == nil {
+				continue
+			}
 			there[id] = true
 			if w.places[id] == nil {
-				w.admit(&place{id: id, layer: layer, group: w.groupFor(layer), due: now, interval: orphanInterval})
+				w.admit(&place{id: id, layer: o.Layer, space: o.Namespace, group: w.groupFor(o.Layer), due: now, interval: orphanInterval})
 				changed = true
 			}
 		}
@@ -255,7 +265,11 @@ func (p *place) pace(interval, least time.Duration) {
 	if interval == least && p.growing() {
 		interval /= 2
 	}
-	if p.id.part == partOrphan {
+	switch {
+	case p.id.part != partOrphan:
+	case p.layer.Upper == "":
+		interval = max(interval, orphanUsageInterval)
+	default:
 		interval = max(interval, orphanInterval)
 	}
 	p.interval = interval

@@ -329,7 +329,7 @@ func TestOrphans(t *testing.T) {
 		s.add(app, still(10))
 		s.folder("/layers/left-over", still(64))
 		var mu sync.Mutex
-		storage := []runtime.Storage{{Snapshotter: "overlayfs", Images: gib, Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}}}
+		storage := []runtime.Storage{{Snapshotter: "overlayfs", Images: gib, Orphans: []runtime.Orphan{{Namespace: "k8s.io", Layer: runtime.Layer{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}}}}
 		o := s.options(t)
 		o.Storage = func() []runtime.Storage { mu.Lock(); defer mu.Unlock(); return storage }
 		w := watch(t, o)

@@ -85,22 +85,37 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 	return s
 }
 
-// images adds what the snapshotters keep to the file systems that their
-// containers' layers are on.
+// images adds what the snapshotters keep to the file systems that their layers
+// are on.
 func (w *Watcher) images(s snapshot) {
 	for _, kept := range w.storage {
-		for _, p := range w.places {
-			if p.layer.Snapshotter != kept.Snapshotter || !p.known() || p.fs.mount == "" {
-				continue
-			}
-			fs := s.filesystems[p.fs.mount]
-			fs.kept = true
-			fs.images += kept.Images
-			fs.attributed += kept.Images
-			s.filesystems[p.fs.mount] = fs
-			break
+		mount := w.mountOf(kept)
+		if mount == "" {
+			continue
+		}
+		fs := s.filesystems[mount]
+		fs.kept = true
+		fs.images += kept.Images
+		fs.attributed += kept.Images
+		s.filesystems[mount] = fs
+	}
+}
+
+// mountOf is where the file system is mounted that a snapshotter keeps its
+// layers on: that of a layer, or else of its folder, where it is watched.
+func (w *Watcher) mountOf(kept runtime.Storage) string {
+	for _, p := range w.places {
+		if p.layer.Snapshotter == kept.Snapshotter && p.known() && p.fs.mount != "" {
+			return p.fs.mount
 		}
 	}
+	if kept.Root == "" {
+		return ""
+	}
+	if fs := w.filesystems[w.mounts.of(w.path(kept.Root)).device]; fs != nil {
+		return fs.mount
+	}
+	return ""
 }
 
 func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
