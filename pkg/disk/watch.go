@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -111,13 +110,16 @@ type Watcher struct {
 	offences  chan Verdict
 	durations *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
-	errors    *prometheus.HistogramVec
+	errors    *prometheus.HistogramVec // in bytes, of figures that are followed
+
+	inodeErrors *prometheus.HistogramVec
 
 	mu          sync.Mutex
 	listed      time.Time
 	tracks      map[key]*track
 	places      map[placeID]*place
 	containers  []runtime.Container
+	mounts      mounts
 	storage     []runtime.Storage
 	filesystems map[uint64]*filesystem
 	scanning    time.Time      // when the scan that runs was started; zero: none does
@@ -135,7 +137,6 @@ type Watcher struct {
 	// snapshotters are the groups of the layers that containerd tells of, by
 	// snapshotter: one that hangs holds up no other.
 	snapshotters map[string]*group
-	mounts       mounts
 	queue        []*place // due, longest waiting first
 	nextScan     time.Time
 	nextFullScan time.Time // of all containers, calm ones as well
@@ -397,7 +398,8 @@ func (w *Watcher) count(r result) {
 	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
 	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
 	if r.err == nil && r.look.Checked {
-		w.errors.WithLabelValues(method).Observe(math.Abs(float64(r.look.Error.Bytes)))
+		wrong(w.errors, method, r.look.Error.Bytes)
+		wrong(w.inodeErrors, method, r.look.Error.Inodes)
 	}
 	if r.err == nil {
 		r.place.method = method
