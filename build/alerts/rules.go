@@ -62,10 +62,12 @@ func diskRules() []Rule {
 		Expr: `nodeagent_filesystem_full_seconds < 15 * 60`,
 	}, {
 		Name: "NodeagentDiskPastReserve", Severity: Critical, For: 5 * time.Minute,
-		When:        "a file system has less free than its reserve",
-		Summary:     "The file system {{ $labels.filesystem }} of node " + node + " has only {{ $value | humanize1024 }}B free, less than its reserve.",
+		When:        "a file system has less free than its reserve, in bytes or inodes",
+		Summary:     "The file system {{ $labels.filesystem }} of node " + node + ` has only {{ if eq $labels.resource "inodes" }}{{ $value | humanize }} inodes{{ else }}{{ $value | humanize1024 }}B{{ end }} free, less than its reserve.`,
 		Description: "The kubelet evicts pods and takes no new ones while this lasts, whether the disk still fills or not.",
-		Expr:        `nodeagent_filesystem_available_bytes <= nodeagent_filesystem_reserve_bytes`,
+		Expr: `label_replace(nodeagent_filesystem_available_bytes <= nodeagent_filesystem_reserve_bytes, "resource", "bytes", "", "")
+or
+label_replace(nodeagent_filesystem_available_inodes <= nodeagent_filesystem_reserve_inodes, "resource", "inodes", "", "")`,
 	}, {
 		Name: "NodeagentEvictionSoon", Severity: Warning, For: time.Minute,
 		When:    "a container reaches its own ephemeral-storage limit or its pod's within 10 minutes",
@@ -75,10 +77,11 @@ func diskRules() []Rule {
 		Expr: owned(`nodeagent_container_disk_full_seconds{bound=~"container|pod"} < 10 * 60`),
 	}, {
 		Name: "NodeagentUnattributedGrowth", Severity: Warning, For: 15 * time.Minute,
-		When:    "what belongs to no measured layer grows so that the reserve is reached within 4 hours",
-		Summary: "On node " + node + " something other than container layers fills {{ $labels.filesystem }} by {{ $value | humanize1024 }}B a second.",
+		When:    "what is neither a container's nor an image layer nor an orphaned snapshot grows so that the reserve is reached within 4 hours",
+		Summary: "On node " + node + " something other than containers and image layers fills {{ $labels.filesystem }} by {{ $value | humanize1024 }}B a second.",
 		Description: "At this rate the reserve is reached within 4 hours. " +
-			"No container is to blame, so nothing is restarted: images, logs, emptyDirs, deleted files that are still open, or programs of the host.",
+			"What containers hold is counted (layers, logs, emptyDirs, image volumes, deleted files that are still open) and is not it, so nothing is restarted: " +
+			"image pulls, hostPath and local volumes, or programs of the host.",
 		Expr: `deriv(nodeagent_filesystem_unattributed_bytes[30m]) > 100 * 1024
   and deriv(nodeagent_filesystem_unattributed_bytes[30m]) * 4 * 3600
     > nodeagent_filesystem_available_bytes - nodeagent_filesystem_reserve_bytes`,
@@ -104,7 +107,7 @@ func restartRules() []Rule {
 		Name: "NodeagentRestartUseless", Severity: Warning,
 		When:    "restarts because of a filling disk succeeded in the last hour, and freed less than 64 MiB",
 		Summary: "Restarts by node " + node + " succeeded but freed only {{ $value | humanize1024 }}B in the last hour.",
-		Description: "What fills the disk is not in the layers of the pods that were replaced, or comes back at once. " +
+		Description: "What fills the disk is nothing that the replaced pods held (layers, logs, emptyDirs, image volumes, deleted files), or comes back at once. " +
 			"Another restart after the cooldown will not help.",
 		Expr: `increase(nodeagent_restart_freed_bytes_total[1h]) < 64 * 1024 * 1024
   and on (job, instance) (

@@ -65,11 +65,12 @@ func disks() []panel {
 		list("Full in", "Until the reserve of each file system is reached. Those that do not grow are left out.", 10, false, byDisk,
 			column{"full in", "s", `min by (instance, filesystem, resource) (nodeagent_filesystem_full_seconds{instance=~"$instance"} < Inf)`}),
 		graph("Used, up to the reserve", "1 is where the reserve begins and the kubelet evicts.", "percentunit", 14,
-			query{`nodeagent_filesystem_used_bytes{instance=~"$instance"} / (nodeagent_filesystem_size_bytes{instance=~"$instance"} - nodeagent_filesystem_reserve_bytes{instance=~"$instance"})`, "{{instance}} {{filesystem}}"}),
+			query{`nodeagent_filesystem_used_bytes{instance=~"$instance"} / (nodeagent_filesystem_size_bytes{instance=~"$instance"} - nodeagent_filesystem_reserve_bytes{instance=~"$instance"})`, "{{instance}} {{filesystem}}"},
+			query{`nodeagent_filesystem_used_inodes{instance=~"$instance"} / (nodeagent_filesystem_size_inodes{instance=~"$instance"} - nodeagent_filesystem_reserve_inodes{instance=~"$instance"})`, "{{instance}} {{filesystem}} inodes"}),
 		graph("Used", "By all writers, and where the reserve begins.", "bytes", 12,
 			query{`nodeagent_filesystem_used_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}} used"},
 			query{`nodeagent_filesystem_size_bytes{instance=~"$instance"} - nodeagent_filesystem_reserve_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}} reserve begins"}),
-		graph("Unattributed", "Used, but by no layer that is measured: images, logs, emptyDirs, deleted open files, the host.", "bytes", 12,
+		graph("Unattributed", "Used, but by no container, image layer or orphaned snapshot: image pulls, hostPath and local volumes, the host.", "bytes", 12,
 			query{`nodeagent_filesystem_unattributed_bytes{instance=~"$instance"}`, "{{instance}} {{filesystem}}"}),
 	}
 }

@@ -133,22 +133,22 @@ func runtimeConfig(cfg *v1alpha1.Config, reg prometheus.Registerer, log *slog.Lo
 }
 
 func diskOptions(cfg *v1alpha1.Config, containers *runtime.Watcher, m disk.Meter, l disk.Limiter, reg prometheus.Registerer, log *slog.Logger) disk.Options {
-	reserves := chooseReserves(cfg)
+	reserves := chooseReserves(cfg, func() string { return layersFolder(cfg) })
 	log.Info("what has to stay free on a file system", "part", "disk", "reserve", reserves.text())
 	return disk.Options{
 		Containers: func() []runtime.Container { return containers.Containers().Containers },
 		Storage:    func() []runtime.Storage { return containers.Containers().Storage },
 		Meter:      m, Snapshots: disk.NewSnapshotMeter(cfg.HostRoot, snapshotUsage(containers)), OpenFiles: disk.NewOpenFileScanner(filepath.Join(cfg.HostRoot, "proc")),
-		Limits: l, Policy: diskPolicy(cfg, reserves.bytes, reserves.inodes), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
+		Limits: l, Policy: diskPolicy(cfg, reserves), HostRoot: cfg.HostRoot, Node: cfg.Node, Share: cfg.Disk.CPUShare(),
 		Registerer: reg, Logger: log.With("part", "disk"),
 	}
 }
 
 // diskPolicy is what the configuration makes an offence, with what has to stay
 // free.
-func diskPolicy(cfg *v1alpha1.Config, reserve, inodes disk.Reserve) disk.Policy {
+func diskPolicy(cfg *v1alpha1.Config, r reserves) disk.Policy {
 	policy := disk.DefaultPolicy()
-	policy.Reserve, policy.InodeReserve = reserve, inodes
+	policy.Reserve, policy.InodeReserve, policy.Filesystems = r.bytes, r.inodes, r.own
 	policy.Horizon = cfg.Disk.Horizon.Duration
 	minimum := resource.MustParse(cfg.Disk.Minimum)
 	policy.MinBytes = minimum.Value()

@@ -211,7 +211,7 @@ func TestContainerdAway(t *testing.T) {
 	}
 	age := strings.Replace(webBytes, "_container_disk_bytes", "_disk_measure_age_seconds", 1)
 	method := "walk"
-	if probeEvents("/").OK {
+	if probeEvents("/", containerdRoot).OK {
 		method = "events"
 	}
 	age = strings.Replace(age, `namespace="shop",`, `method="`+method+`",namespace="shop",`, 1)

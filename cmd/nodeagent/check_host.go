@@ -44,7 +44,8 @@ func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 	if err := disk.CheckHostRoot(cfg.HostRoot); err != nil {
 		return []finding{{levelFailed, subject, err.Error()}}
 	}
-	root := filepath.Join(cfg.HostRoot, containerdRoot)
+	layers := layersFolder(cfg)
+	root := filepath.Join(cfg.HostRoot, layers)
 	if _, err := os.ReadDir(root); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return []finding{{levelLacking, subject, root + " is not there: containerd keeps its layers elsewhere, or hostRoot is wrong"}}
@@ -57,7 +58,7 @@ func checkLayers(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 	}
 	free := 100 * float64(st.Bavail) / max(1, float64(st.Blocks))
 	return []finding{{levelOK, subject, fmt.Sprintf("%s can be read; its file system has %.0f%% of %s free, reserve %s",
-		root, free, bytesText(int64(st.Blocks)*st.Bsize), chooseReserves(cfg).text())}}
+		root, free, bytesText(int64(st.Blocks)*st.Bsize), chooseReserves(cfg, func() string { return layers }).text())}}
 }
 
 // checkOpenFiles tells whether deleted files that are open can be found: it
@@ -113,7 +114,8 @@ func checkKernel(_ context.Context, cfg *v1alpha1.Config, _ runOptions) []findin
 	if err := unix.Uname(&u); err != nil {
 		return []finding{{levelLacking, "kernel", err.Error()}}
 	}
-	return []finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}, checkMeter(cfg), checkLandlock()}
+	found := append([]finding{{levelInfo, "kernel", unix.ByteSliceToString(u.Release[:])}}, checkMeter(cfg)...)
+	return append(found, checkLandlock())
 }
 
 func checkLandlock() finding {

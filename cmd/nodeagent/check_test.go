@@ -20,11 +20,11 @@ func TestCheck(t *testing.T) {
 		`(?m)^ok +config +node node-1, listen 127.0.0.1:0$`,
 		`(?m)^ok +containerd +v2\S+ at ` + regexp.QuoteMeta(d.socket) + `: 1 containers in k8s\.io$`,
 		`(?m)^ok +snapshotter +overlayfs: layers are plain folders$`,
-		`(?m)^(ok|lacking) +layers +/var/lib/containerd `,
+		`(?m)^ok +layers +` + regexp.QuoteMeta(d.folder) + `/root/io\.containerd\.snapshotter\.v1\.overlayfs can be read`,
 		`(?m)^ok +open files +of \d+ processes can be looked at`,
 		`(?m)^ok +cgroups +version `,
 		`(?m)^info +kernel +\d`,
-		`(?m)^(ok +method +events|info +method +walk): `,
+		`(?m)^(ok +method +events|info +method +walk): .*below ` + regexp.QuoteMeta(d.folder) + `/root/io\.containerd\.snapshotter\.v1\.overlayfs`,
 		`(?m)^info +landlock +`,
 		`(?m)^info +api +not asked \(--standalone\)$`,
 	} {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,12 +26,14 @@ const patience = time.Minute
 // containerd is a real daemon of the test's own: own root, state and socket.
 type containerd struct {
 	bin, folder, socket string
+	more                string // configuration
 	cmd                 *exec.Cmd
 }
 
 // newContainerd starts a daemon and leaves nothing of it after the test. A
-// machine without one must not look like a passed test.
-func newContainerd(t *testing.T) *containerd {
+// machine without one must not look like a passed test. more is put behind its
+// configuration.
+func newContainerd(t *testing.T, more ...string) *containerd {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: unit tests alone, no daemons")
@@ -45,7 +48,7 @@ func newContainerd(t *testing.T) *containerd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &containerd{bin: filepath.Join(parts, "bin"), folder: folder, socket: filepath.Join(folder, "c.sock")}
+	d := &containerd{bin: filepath.Join(parts, "bin"), folder: folder, socket: filepath.Join(folder, "c.sock"), more: strings.Join(more, "")}
 	t.Cleanup(func() {
 		d.stop(syscall.SIGTERM)
 		if err := errors.Join(mount.UnmountRecursive(folder, 0), os.RemoveAll(folder)); err != nil {
@@ -82,7 +85,7 @@ func (d *containerd) start(t *testing.T) {
 	t.Helper()
 	d.scratch(t)
 	config := filepath.Join(d.folder, "config.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig, d.folder), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig+"%[2]s", d.folder, d.more), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.OpenFile(filepath.Join(d.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

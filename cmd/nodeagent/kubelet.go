@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,50 +15,119 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
+	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
+
+// kubeletRoot is the kubelet's folder unless it is told otherwise (--root-dir).
+const kubeletRoot = "/var/lib/kubelet"
 
 // reserves is what has to stay free on a file system, and where that is said.
 type reserves struct {
 	bytes, inodes disk.Reserve
+	own           map[string]disk.Reserves // of the file systems that have others, by mount point
 	source        string
 }
 
 // chooseReserves takes the setting, or, without one, what this node's kubelet
 // evicts at. It is read once: the kubelet too reads it only when it starts.
-func chooseReserves(cfg *v1alpha1.Config) reserves {
+// layers tells in which folder containerd keeps its layers.
+//
+// Most nodes have one file system for the kubelet's folder (nodefs) and the
+// layers (imagefs), and the kubelet evicts at the first threshold that is
+// reached. Where they are two, each has its own; any other keeps what the more
+// careful of both wants.
+func chooseReserves(cfg *v1alpha1.Config, layers func() string) reserves {
 	defaults := disk.DefaultPolicy()
 	out := reserves{bytes: defaults.Reserve, inodes: defaults.InodeReserve, source: "disk.reserve in the configuration"}
 	if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet {
 		out.bytes = parseReserve(cfg.Disk.Reserve)
 		return out
 	}
-	hard, err := kubeletEviction(filepath.Join(cfg.HostRoot, "proc"), cfg.Node)
+	k, err := kubeletEviction(filepath.Join(cfg.HostRoot, "proc"), cfg.Node)
 	if err != nil {
 		out.source = fmt.Sprintf("the kubelet's default, as %v", err)
 		return out
 	}
-	bytes := larger(hard["nodefs.available"], hard["imagefs.available"])
-	inodes := larger(hard["nodefs.inodesFree"], hard["imagefs.inodesFree"])
-	if bytes == (disk.Reserve{}) {
+	nodefs, imagefs := k.reserves("nodefs"), k.reserves("imagefs")
+	both := disk.Reserves{Bytes: larger(nodefs.Bytes, imagefs.Bytes), Inodes: larger(nodefs.Inodes, imagefs.Inodes)}
+	if both.Bytes == (disk.Reserve{}) {
 		out.source = "the kubelet's default, as this kubelet evicts for no full disk"
 		return out
 	}
-	out.bytes, out.inodes, out.source = bytes, cmp.Or(inodes, out.inodes), "evictionHard of this node's kubelet"
+	out.bytes, out.inodes, out.source = both.Bytes, cmp.Or(both.Inodes, out.inodes), k.source()
+	if nodefs != imagefs {
+		out.own = ownReserves(cfg.HostRoot, k.root, layers(), out.or(nodefs), out.or(imagefs))
+	}
 	return out
+}
+
+// or gives what a file system's own reserves lack.
+func (r reserves) or(own disk.Reserves) disk.Reserves {
+	return disk.Reserves{Bytes: cmp.Or(own.Bytes, r.bytes), Inodes: cmp.Or(own.Inodes, r.inodes)}
+}
+
+// ownReserves are those of nodefs and imagefs by their mount points; none where
+// they are one file system, or one of them cannot be told.
+func ownReserves(hostRoot, kubelet, layers string, nodefs, imagefs disk.Reserves) map[string]disk.Reserves {
+	a, err := disk.MountPoints(hostRoot, "/proc", kubelet)
+	if err != nil {
+		return nil
+	}
+	b, err := disk.MountPoints(hostRoot, "/proc", layers)
+	if err != nil || slices.Contains(a, b[0]) {
+		return nil
+	}
+	own := make(map[string]disk.Reserves, len(a)+len(b))
+	for _, mount := range a {
+		own[mount] = nodefs
+	}
+	for _, mount := range b {
+		own[mount] = imagefs
+	}
+	return own
+}
+
+// layersFolder asks containerd where it keeps its layers.
+func layersFolder(cfg *v1alpha1.Config) string {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	roots, err := runtime.Roots(ctx, runtime.Config{Socket: cfg.Containerd.Socket, Namespaces: cfg.Containerd.Namespaces})
+	if err != nil {
+		return containerdRoot
+	}
+	return layersIn(roots)
+}
+
+// layersIn chooses among what containerd told: most nodes have their layers in
+// overlayfs.
+func layersIn(roots map[string]string) string {
+	for _, name := range append([]string{"overlayfs"}, slices.Sorted(maps.Keys(roots))...) {
+		if roots[name] != "" {
+			return roots[name]
+		}
+	}
+	return containerdRoot
 }
 
 // text tells the reserve as a person would write it.
 func (r reserves) text() string {
-	if r.bytes.Amount > 0 {
-		return fmt.Sprintf("%s (%s)", bytesText(r.bytes.Amount), r.source)
+	var s strings.Builder
+	s.WriteString(reserveText(r.bytes))
+	for _, mount := range slices.Sorted(maps.Keys(r.own)) {
+		fmt.Fprintf(&s, ", on %s %s", mount, reserveText(r.own[mount].Bytes))
 	}
-	return fmt.Sprintf("%g%% (%s)", r.bytes.Percent, r.source)
+	return fmt.Sprintf("%s (%s)", s.String(), r.source)
 }
 
-// larger joins the thresholds of two signals: most nodes have one file system
-// for both, and the kubelet evicts at the first that is reached.
-func larger(a, b string) disk.Reserve {
-	x, y := parseReserve(a), parseReserve(b)
+func reserveText(r disk.Reserve) string {
+	if r.Amount > 0 {
+		return bytesText(r.Amount)
+	}
+	return fmt.Sprintf("%g%%", r.Percent)
+}
+
+// larger joins the thresholds of two signals: the first that is reached counts.
+func larger(x, y disk.Reserve) disk.Reserve {
 	return disk.Reserve{Percent: max(x.Percent, y.Percent), Amount: max(x.Amount, y.Amount)}
 }
 
@@ -79,17 +149,58 @@ func evictionDefaults() map[string]string {
 	}
 }
 
+// eviction is at what a kubelet evicts, by signal, and which folder is its own.
+type eviction struct {
+	hard, soft map[string]string
+	root       string
+}
+
+// reserves are those of nodefs or imagefs. The soft threshold counts where it is
+// the earlier: from then on the kubelet reports DiskPressure and takes no pods,
+// and after its grace period it evicts (k8s.io/kubernetes,
+// pkg/kubelet/eviction/eviction_manager.go, synchronize).
+func (e eviction) reserves(of string) disk.Reserves {
+	at := func(signal string) disk.Reserve {
+		return larger(parseReserve(e.hard[signal]), parseReserve(e.soft[signal]))
+	}
+	return disk.Reserves{Bytes: at(of + ".available"), Inodes: at(of + ".inodesFree")}
+}
+
+// source names the settings that count.
+func (e eviction) source() string {
+	hard := eviction{hard: e.hard}
+	if hard.reserves("nodefs") != e.reserves("nodefs") || hard.reserves("imagefs") != e.reserves("imagefs") {
+		return "evictionSoft and evictionHard of this node's kubelet"
+	}
+	return "evictionHard of this node's kubelet"
+}
+
 // kubeletEviction finds the kubelet of a node among the processes and reads at
 // what it evicts: from its flags, or its configuration file and drop-ins, as the
 // process itself sees them.
-func kubeletEviction(proc, node string) (map[string]string, error) {
+func kubeletEviction(proc, node string) (eviction, error) {
 	process, flags, err := findKubelet(proc, node)
 	if err != nil {
-		return nil, err
+		return eviction{}, err
 	}
-	if hard, set := flags["eviction-hard"]; set {
-		return parseEvictionFlag(hard), nil
+	out := eviction{root: cmp.Or(flags["root-dir"], kubeletRoot)}
+	hard, isHard := flags["eviction-hard"]
+	soft, isSoft := flags["eviction-soft"]
+	if !isHard || !isSoft {
+		if err := out.read(configFiles(process, flags)); err != nil && !isHard {
+			return eviction{}, err
+		}
 	}
+	if isHard {
+		out.hard = parseEvictionFlag(hard)
+	}
+	if isSoft {
+		out.soft = parseEvictionFlag(soft)
+	}
+	return out, nil
+}
+
+func configFiles(process string, flags map[string]string) []string {
 	var files []string
 	if file := flags["config"]; file != "" {
 		files = append(files, filepath.Join(process, "root", file))
@@ -98,28 +209,31 @@ func kubeletEviction(proc, node string) (map[string]string, error) {
 		drops, _ := filepath.Glob(filepath.Join(process, "root", dir, "*.conf")) // sorted
 		files = append(files, drops...)
 	}
+	return files
+}
+
+// read takes the thresholds of configuration files, the later over the earlier.
+func (e *eviction) read(files []string) error {
 	var config struct {
 		EvictionHard                 map[string]string `json:"evictionHard"`
+		EvictionSoft                 map[string]string `json:"evictionSoft"`
 		MergeDefaultEvictionSettings bool              `json:"mergeDefaultEvictionSettings"`
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("the kubelet's configuration cannot be read: %w", err)
+			return fmt.Errorf("the kubelet's configuration cannot be read: %w", err)
 		}
 		if err := yaml.Unmarshal(data, &config); err != nil {
-			return nil, fmt.Errorf("the kubelet's configuration %s cannot be read: %w", file, err)
+			return fmt.Errorf("the kubelet's configuration %s cannot be read: %w", file, err)
 		}
 	}
-	if config.EvictionHard == nil {
-		return evictionDefaults(), nil
+	e.soft, e.hard = config.EvictionSoft, config.EvictionHard
+	if config.EvictionHard == nil || config.MergeDefaultEvictionSettings {
+		e.hard = evictionDefaults()
+		maps.Copy(e.hard, config.EvictionHard)
 	}
-	if config.MergeDefaultEvictionSettings {
-		all := evictionDefaults()
-		maps.Copy(all, config.EvictionHard)
-		return all, nil
-	}
-	return config.EvictionHard, nil
+	return nil
 }
 
 func parseEvictionFlag(s string) map[string]string {

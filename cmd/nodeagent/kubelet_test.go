@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/disk"
@@ -55,6 +59,19 @@ func TestChooseReserves(t *testing.T) {
 		{"evicts for memory alone", "", files{"7/cmdline": kubelet("--eviction-hard=memory.available<1Gi")}, disk.Reserve{Percent: 15}, disk.Reserve{Percent: 5}, "evicts for no full disk"},
 		{"a file that cannot be read", "", files{"7/cmdline": kubelet("--config=/missing")}, disk.Reserve{Percent: 15}, disk.Reserve{Percent: 5}, "configuration cannot be read"},
 		{
+			"evicts softly before", "",
+			files{
+				"7/cmdline":       kubelet("--config=/k.yaml"),
+				"7/root/k.yaml":   "evictionHard: {nodefs.available: 5%}\nevictionSoft: {nodefs.available: 12%, nodefs.inodesFree: 8%}\n",
+				"7/root/other.yy": "x",
+			},
+			disk.Reserve{Percent: 12}, disk.Reserve{Percent: 8}, "evictionSoft and evictionHard",
+		},
+		{
+			"a soft threshold that is later", "", files{"7/cmdline": kubelet("--eviction-hard=nodefs.available<5%", "--eviction-soft=nodefs.available<4%")},
+			disk.Reserve{Percent: 5}, disk.Reserve{Percent: 5}, "(evictionHard",
+		},
+		{
 			"one of several", "",
 			files{
 				"7/cmdline": kubelet("--hostname-override=node-1", "--eviction-hard=nodefs.available<1%"),
@@ -78,10 +95,68 @@ func TestChooseReserves(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got := chooseReserves(cfg)
+			got := chooseReserves(cfg, func() string { return containerdRoot })
 			if got.bytes != c.bytes || got.inodes != c.inodes || !strings.Contains(got.text(), c.source) {
 				t.Errorf("%+v, want %+v, %+v of %s", got, c.bytes, c.inodes, c.source)
 			}
 		})
+	}
+}
+
+// TestReservesOfTwoFilesystems: layers on a file system of their own are kept
+// at imagefs' thresholds, the kubelet's folder at nodefs'.
+func TestReservesOfTwoFilesystems(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root")
+	}
+	cfg := &v1alpha1.Config{Node: "node-1", HostRoot: t.TempDir()}
+	cfg.Disk.Reserve = v1alpha1.ReserveOfKubelet
+	for _, dir := range []string{"proc/7", "kubelet", "data/layers", "var/lib"} {
+		if err := os.MkdirAll(filepath.Join(cfg.HostRoot, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/data/layers", filepath.Join(cfg.HostRoot, "var/lib/containerd")); err != nil {
+		t.Fatal(err)
+	}
+	line := "kubelet\x00--root-dir=/kubelet\x00--eviction-hard=nodefs.available<10%,imagefs.available<20%,imagefs.inodesFree<8%\x00"
+	if err := os.WriteFile(filepath.Join(cfg.HostRoot, "proc/7/cmdline"), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	choose := func() reserves { return chooseReserves(cfg, func() string { return "/var/lib/containerd" }) }
+	both := disk.Reserves{Bytes: disk.Reserve{Percent: 20}, Inodes: disk.Reserve{Percent: 8}}
+	if got := choose(); got.bytes != both.Bytes || got.inodes != both.Inodes || got.own != nil {
+		t.Errorf("one file system: %+v, want %+v for all", got, both)
+	}
+	for _, dir := range []string{"", "data/layers"} { // the host's root, and the layers
+		if err := unix.Mount("none", filepath.Join(cfg.HostRoot, dir), "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(filepath.Join(cfg.HostRoot, dir), unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, sub := range []string{"proc/7", "kubelet", "data/layers", "var/lib"} {
+			if err := os.MkdirAll(filepath.Join(cfg.HostRoot, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err := errors.Join(os.Symlink("/data/layers", filepath.Join(cfg.HostRoot, "var/lib/containerd")),
+		os.WriteFile(filepath.Join(cfg.HostRoot, "proc/7/cmdline"), []byte(line), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := choose()
+	want := map[string]disk.Reserves{
+		"/":            {Bytes: disk.Reserve{Percent: 10}, Inodes: disk.Reserve{Percent: 8}}, // no threshold of its own
+		"/data/layers": both,
+	}
+	if !maps.Equal(got.own, want) || got.bytes != both.Bytes {
+		t.Errorf("two file systems: %+v, want %+v", got, want)
+	}
+	if text := got.text(); text != "20%, on / 10%, on /data/layers 20% (evictionHard of this node's kubelet)" {
+		t.Errorf("told as %q", text)
 	}
 }

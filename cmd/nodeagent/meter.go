@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,7 @@ const containerdRoot = "/var/lib/containerd"
 // chooseMeter follows file events where that works, and walks elsewhere. events
 // is nil then; else it has to be run and closed.
 func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, events *disk.Events, err error) {
-	support := probeEvents(cfg.HostRoot)
+	support := probeEvents(cfg.HostRoot, layersFolder(cfg))
 	if !support.OK {
 		log.Info("layers are walked", "part", "disk", "why", support.Why)
 		return disk.NewWalker(cfg.HostRoot), nil, nil
@@ -33,11 +34,10 @@ func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, even
 	return events, events, nil
 }
 
-// probeEvents tries it where containerd keeps its layers, or, where that is not
-// known, at the root: each file system that layers are on is tried again when
-// the first of them is measured.
-func probeEvents(hostRoot string) disk.Support {
-	folder := containerdRoot
+// probeEvents tries it in a folder, or, where that is not there, at the root: each
+// file system that layers are on is tried again when the first of them is
+// measured.
+func probeEvents(hostRoot, folder string) disk.Support {
 	if unix.Access(filepath.Join(hostRoot, folder), unix.F_OK) != nil {
 		folder = "/"
 	}
@@ -55,10 +55,30 @@ func snapshotUsage(containers *runtime.Watcher) disk.SnapshotUsage {
 	}
 }
 
-func checkMeter(cfg *v1alpha1.Config) finding {
-	s := probeEvents(cfg.HostRoot)
+// checkMeter tells how what is written to each file system will be measured, and
+// why: that of the layers, and that of the kubelet's folder (emptyDirs) where it
+// is another.
+func checkMeter(cfg *v1alpha1.Config) []finding {
+	layers := layersFolder(cfg)
+	found := []finding{checkMethod(cfg, layers)}
+	kubelet := kubeletRoot
+	if k, err := kubeletEviction(filepath.Join(cfg.HostRoot, "proc"), cfg.Node); err == nil {
+		kubelet = k.root
+	}
+	own, err := disk.MountPoints(cfg.HostRoot, "/proc", layers)
+	if err != nil {
+		return found
+	}
+	if other, err := disk.MountPoints(cfg.HostRoot, "/proc", kubelet); err == nil && !slices.Contains(own, other[0]) {
+		found = append(found, checkMethod(cfg, kubelet))
+	}
+	return found
+}
+
+func checkMethod(cfg *v1alpha1.Config, folder string) finding {
+	s := probeEvents(cfg.HostRoot, folder)
 	if s.OK {
 		return finding{levelOK, "method", "events: " + s.Why}
 	}
-	return finding{levelInfo, "method", "walk: " + s.Why}
+	return finding{levelInfo, "method", fmt.Sprintf("walk: below %s: %s", folder, s.Why)}
 }

@@ -40,7 +40,7 @@ func TestChooseMeter(t *testing.T) {
 	if silent := major < 6 || (major == 6 && minor < 5); silent && !walks {
 		t.Errorf("a %T on %s, which raises no events on overlays", meter, release)
 	}
-	if says := checkMeter(cfg); strings.HasPrefix(says.text, "walk") != walks {
+	if says := checkMeter(cfg)[0]; strings.HasPrefix(says.text, "walk") != walks {
 		t.Errorf("check says %q, the agent takes a %T", says.text, meter)
 	}
 }

@@ -62,11 +62,12 @@ func replayFile(path string, o replayOptions, in io.Reader, out, notes io.Writer
 		if err != nil {
 			return err
 		}
-		reserve := p.Policy().Reserve
-		if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet { // that of the recorded node's kubelet is in the recording
-			reserve = parseReserve(cfg.Disk.Reserve)
+		recorded := p.Policy() // that of the recorded node's kubelet
+		r := reserves{bytes: recorded.Reserve, inodes: recorded.InodeReserve, own: recorded.Filesystems}
+		if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet {
+			r = reserves{bytes: parseReserve(cfg.Disk.Reserve), inodes: recorded.InodeReserve}
 		}
-		if err := p.SetPolicy(diskPolicy(cfg, reserve, p.Policy().InodeReserve)); err != nil {
+		if err := p.SetPolicy(diskPolicy(cfg, r)); err != nil {
 			return err
 		}
 	}

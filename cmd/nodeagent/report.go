@@ -18,7 +18,8 @@ func diskReport(node string, disks *disk.Watcher, now time.Time) top.Report {
 	}
 	for _, f := range disks.Filesystems() {
 		r.Filesystems = append(r.Filesystems, top.Filesystem{
-			Mount: f.Mount, Size: f.Usage.Size, Used: f.Usage.Used, Reserve: f.Reserve, FullSeconds: untilSeconds(f.Full),
+			Mount: f.Mount, Size: f.Usage.Size, Used: f.Usage.Used, Available: f.Usage.Avail, Reserve: f.Reserve, FullSeconds: untilSeconds(f.Full),
+			Inodes: f.Usage.Inodes, InodesUsed: f.Usage.InodesUsed, InodesFree: f.Usage.InodesFree, InodeReserve: f.InodeReserve, InodesFullSeconds: untilSeconds(f.InodesFull),
 		})
 	}
 	return r
@@ -29,8 +30,8 @@ func containerReport(v disk.Verdict, method string, now time.Time) top.Container
 		Namespace: v.Container.Pod.Namespace, Pod: v.Container.Pod.Name, Container: disk.ContainerName(v.Container),
 		ID:    v.Container.Namespace + "/" + v.Container.ID,
 		Bytes: v.Usage.Bytes, Inodes: v.Usage.Inodes, Parts: map[string]int64{},
-		Rate:        top.Rate{Low: v.Rate.Low, Expected: v.Rate.Expected, High: v.Rate.High},
-		FullSeconds: untilSeconds(v.Until.Expected), Bound: string(v.Bound),
+		Rate: top.Rate(v.Rate), InodeRate: top.Rate(v.InodeRate),
+		FullSeconds: untilSeconds(v.Until.Expected), Bound: string(v.Bound), Resource: string(v.Resource),
 		Offender: v.Offender, Since: v.Since, Message: v.Message,
 		Method: method, AgeSeconds: max(0, now.Sub(v.At).Seconds()),
 	}

@@ -1,6 +1,7 @@
-// Package disk tells how much each container of this node has written into
-// its writable layer, how fast that grows, until when there is room, which
-// file it is, and whether that is an offence.
+// Package disk tells how much each container of this node has written to disk
+// (layer, logs, emptyDirs, image VOLUMEs, deleted files that are still open),
+// how fast that grows, until when there is room, which file it is, and whether
+// that is an offence.
 //
 // The way through it: a Meter measures one layer (meter.go; walk.go is the way
 // that works everywhere). The Looks of a layer become a Series (series.go), the

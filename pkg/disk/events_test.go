@@ -16,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
 // openEvents is an Events that looks at its queue each time it is asked.
@@ -415,6 +418,70 @@ func FuzzParseEvents(f *testing.F) {
 			rest = next
 		}
 	})
+}
+
+// TestEventsChecksByItself: the full check comes when it is due, and the metric
+// tells what a write through a mapping had escaped by.
+func TestEventsChecksByItself(t *testing.T) {
+	o := newOverlay(t, "ext4", nil)
+	path := filepath.Join(o.merged, "mapped")
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	must(t, f.Truncate(1<<20))
+	e, err := NewEvents(EventsOptions{HostRoot: "/", CheckEvery: 2 * time.Second})
+	must(t, err)
+	e.quiet = 0 // no file is looked at for another reason than an event
+	t.Cleanup(func() { must(t, e.Close()) })
+	c := container("web-0", "u-1", "app", "1")
+	c.Layer = layerAt(o.upper).Layer
+	all := []runtime.Container{c}
+	registry := prometheus.NewRegistry()
+	w, err := NewWatcher(Options{
+		Containers: func() []runtime.Container { return all }, Meter: e, Policy: DefaultPolicy(), Interval: 100 * time.Millisecond, Share: 1, Registerer: registry,
+	})
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { e.Run(ctx) })
+	running.Go(func() { _ = w.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	until := func(what string, so func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, w.Verdicts())
+			}
+		}
+	}
+	holds := func() bool {
+		v := w.Verdicts()
+		return len(v) == 1 && v[0].Usage == du(t, o.upper)
+	}
+	until("the first figure", holds)
+	data, err := unix.Mmap(int(f.Fd()), 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
+	for i := range data {
+		data[i] = 1
+	}
+	must(t, unix.Munmap(data))
+	checks := func() (n uint64, sum float64) {
+		for _, m := range gather(t, registry)["nodeagent_disk_measure_error_bytes"] {
+			n += m.GetHistogram().GetSampleCount()
+			sum += m.GetHistogram().GetSampleSum()
+		}
+		return n, sum
+	}
+	until("a check that finds the megabyte", func() bool { _, sum := checks(); return sum >= 1<<20 })
+	until("the right figure", holds)
+	for _, m := range gather(t, registry)["nodeagent_disk_measure_error_inodes"] {
+		if m.GetHistogram().GetSampleSum() != 0 {
+			t.Errorf("inodes that were missed: %v", m)
+		}
+	}
+	if above := gather(t, registry)["nodeagent_disk_measure_error_bytes"]; above[0].GetHistogram().GetSampleSum() != 0 { // above comes before below
+		t.Errorf("told as too high: %v", above[0])
+	}
 }
 
 // TestEventsWriteThroughMapping: a write to a mapping raises no event; the slow

@@ -112,8 +112,8 @@ func forecasts(f Facts, p Policy) []forecast {
 		}
 		seen[h.Mount] = true
 		here := func(o Holding) bool { return o.Mount == h.Mount }
-		fs := h.Filesystem
-		b := forecast{bound: BoundFilesystem, resource: Bytes, mount: h.Mount, limit: p.Reserve.Of(fs.Size), counts: here}
+		fs, reserves := h.Filesystem, p.reserves(h.Mount)
+		b := forecast{bound: BoundFilesystem, resource: Bytes, mount: h.Mount, limit: reserves.Bytes.Of(fs.Size), counts: here}
 		b.held, b.own, b.rate = together(f.Parts, here, ofBytes)
 		b.room = fs.Avail - b.limit
 		if fs.Size == 0 { // not known, as of a device
@@ -121,7 +121,7 @@ func forecasts(f Facts, p Policy) []forecast {
 		}
 		add(b)
 		if fs.Inodes > 0 {
-			b := forecast{bound: BoundFilesystem, resource: Inodes, mount: h.Mount, limit: p.InodeReserve.Of(fs.Inodes), counts: here}
+			b := forecast{bound: BoundFilesystem, resource: Inodes, mount: h.Mount, limit: reserves.Inodes.Of(fs.Inodes), counts: here}
 			b.held, b.own, b.rate = together(f.Parts, here, ofInodes)
 			b.room = fs.InodesFree - b.limit
 			add(b)

@@ -1,10 +1,23 @@
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
+
+// hostJoin is where this process sees a folder of the host.
+func hostJoin(hostRoot, folder string) string { return filepath.Join(hostRoot, folder) }
+
+// hostPath is a path of this process as the host sees it.
+func hostPath(hostRoot, p string) string {
+	if hostRoot == "/" || !below(p, hostRoot) {
+		return p
+	}
+	return cmp.Or(strings.TrimPrefix(p, hostRoot), "/")
+}
 
 // CheckHostRoot tells whether the host's root folder is mounted at a path: a
 // wrong one would make every layer look as if it were gone.

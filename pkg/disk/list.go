@@ -2,7 +2,6 @@ package disk
 
 import (
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -10,8 +9,12 @@ import (
 )
 
 // orphanInterval is the least time between two looks at an orphaned snapshot:
-// nobody writes to it.
-const orphanInterval = time.Minute
+// nobody writes to it. Where the snapshotter tells of it, which may walk over a
+// whole image, it is orphanUsageInterval.
+const (
+	orphanInterval      = time.Minute
+	orphanUsageInterval = 10 * time.Minute
+)
 
 // list brings tracks and places in line with the containers that are there.
 func (w *Watcher) list(now time.Time, containers []runtime.Container, storage []runtime.Storage) {
@@ -76,15 +79,16 @@ func sameList[T any](a, b []T) bool {
 func (w *Watcher) hold(t *track, now time.Time) {
 	var holds []hold
 	for _, s := range spots(t.container) {
-		id, group := placeID{part: s.part, folder: s.layer.Upper}, &w.snapshotters
-		if s.layer.Upper != "" {
-			group = w.groupOf(s.layer.Upper)
-		} else if id = (placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}); w.opts.Snapshots == nil {
+		id := placeID{part: s.part, folder: s.layer.Upper}
+		if s.layer.Upper == "" {
+			id = placeID{part: s.part, folder: s.layer.Source, owner: keyOf(t.container)}
+		}
+		if s.layer.Upper == "" && w.opts.Snapshots == nil {
 			continue
 		}
 		p := w.places[id]
 		if p == nil {
-			p = &place{id: id, group: group, due: now, interval: w.opts.Interval}
+			p = &place{id: id, group: w.groupFor(s.layer), due: now, interval: w.opts.Interval}
 			w.admit(p)
 		}
 		p.layer, p.space = s.layer, t.container.Namespace
@@ -103,11 +107,17 @@ func (w *Watcher) hold(t *track, now time.Time) {
 func (w *Watcher) orphans(now time.Time, storage []runtime.Storage) (changed bool) {
 	there := make(map[placeID]bool)
 	for _, s := range storage {
-		for _, layer := range s.Orphans {
-			id := placeID{part: partOrphan, folder: layer.Upper}
+		for _, o := range s.Orphans {
+			id := placeID{part: partOrphan, folder: o.Layer.Upper}
+			if o.Layer.Upper == "" {
+				id = placeID{part: partOrphan, folder: o.Layer.Source, owner: key{o.Namespace, o.Layer.Snapshotter + "/" + o.Layer.Key}}
+			}
+			if o.Layer.Upper == "" && w.opts.Snapshots == nil {
+				continue
+			}
 			there[id] = true
 			if w.places[id] == nil {
-				w.admit(&place{id: id, layer: layer, group: w.groupOf(layer.Upper), due: now, interval: orphanInterval})
+				w.admit(&place{id: id, layer: o.Layer, space: o.Namespace, group: w.groupFor(o.Layer), due: now, interval: orphanInterval})
 				changed = true
 			}
 		}
@@ -142,6 +152,7 @@ func (w *Watcher) bind() {
 		groups[p.group] = true
 	}
 	maps.DeleteFunc(w.groups, func(_ uint64, g *group) bool { return g.running == 0 && !groups[g] })
+	maps.DeleteFunc(w.snapshotters, func(_ string, g *group) bool { return g.running == 0 && !groups[g] })
 	for device, fs := range w.filesystems {
 		if !used[fs] {
 			delete(w.filesystems, device)
@@ -179,7 +190,19 @@ func (w *Watcher) readMounts() {
 
 // path is where this process sees a folder of the host.
 func (w *Watcher) path(folder string) string {
-	return filepath.Join(w.opts.HostRoot, folder)
+	return hostJoin(w.opts.HostRoot, folder)
+}
+
+// groupFor is the group of what is measured with a layer: its mount's, or its
+// snapshotter's where that tells of it.
+func (w *Watcher) groupFor(l runtime.Layer) *group {
+	if l.Upper != "" {
+		return w.groupOf(l.Upper)
+	}
+	if w.snapshotters[l.Snapshotter] == nil {
+		w.snapshotters[l.Snapshotter] = &group{}
+	}
+	return w.snapshotters[l.Snapshotter]
 }
 
 func (w *Watcher) groupOf(folder string) *group {
@@ -242,7 +265,11 @@ func (p *place) pace(interval, least time.Duration) {
 	if interval == least && p.growing() {
 		interval /= 2
 	}
-	if p.id.part == partOrphan {
+	switch {
+	case p.id.part != partOrphan:
+	case p.layer.Upper == "":
+		interval = max(interval, orphanUsageInterval)
+	default:
 		interval = max(interval, orphanInterval)
 	}
 	p.interval = interval

@@ -42,6 +42,10 @@ func Metrics() []Metric {
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
 		{"nodeagent_filesystem_available_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes available on it to those without privileges; the kubelet evicts when they are below the reserve."},
 		{"nodeagent_filesystem_reserve_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes that are to stay available on it: what this node's kubelet evicts at, disk.reserve where that is set, or 15% where neither is known."},
+		{"nodeagent_filesystem_size_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes that a file system has; no series of one that makes them as they are needed."},
+		{"nodeagent_filesystem_used_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes used on it by all writers."},
+		{"nodeagent_filesystem_available_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes free on it; the kubelet evicts when they are below the reserve."},
+		{"nodeagent_filesystem_reserve_inodes", "gauge", "inodes", []string{"filesystem"}, "Inodes that are to stay free on it: what this node's kubelet evicts at, or 5% where that is not known."},
 		{"nodeagent_filesystem_unattributed_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it that are neither a container's, an image layer's nor an orphaned snapshot's."},
 		{"nodeagent_filesystem_images_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of unpacked image layers, as containerd noted them."},
 		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
@@ -49,7 +53,8 @@ func Metrics() []Metric {
 		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
 		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, or, for open files, at all processes."},
 		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a folder, or at a container's open files, that could not be taken."},
-		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method"}, "By how much a figure that is followed was wrong, found by walking the folder in full."},
+		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method", "direction"}, "By how much a figure that is followed was wrong, found by walking the folder in full: below what there is, or above it. One that was right counts as below, by 0."},
+		{"nodeagent_disk_measure_error_inodes", "histogram", "inodes", []string{"method", "direction"}, "The same in inodes."},
 		{"nodeagent_disk_measures_stuck", "gauge", "", nil, "Looks that have been under way for more than a minute, as on a file system that hangs."},
 		{"nodeagent_disk_unsupported_layers", "gauge", "", []string{"snapshotter"}, "Layers that cannot be measured, because their snapshotter keeps no plain folder."},
 	}
@@ -68,13 +73,7 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 		case "counter":
 			w.failures = prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
 		case "histogram":
-			h := prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60}}
-			if m.Unit == "bytes" {
-				h.Buckets = []float64{0, 64 << 10, 1 << 20, 16 << 20, 256 << 20, 4 << 30}
-				w.errors = prometheus.NewHistogramVec(h, m.Labels)
-				continue
-			}
-			w.durations = prometheus.NewHistogramVec(h, m.Labels)
+			w.histogram(m)
 		}
 	}
 	for _, method := range w.methods() {
@@ -83,16 +82,50 @@ func (w *Watcher) register(r prometheus.Registerer) error {
 			w.durations.WithLabelValues(method)
 		}
 	}
-	w.errors.WithLabelValues(w.opts.Meter.Method())
+	for _, direction := range [...]string{tooLow, tooHigh} {
+		w.errors.WithLabelValues(w.opts.Meter.Method(), direction)
+		w.inodeErrors.WithLabelValues(w.opts.Meter.Method(), direction)
+	}
 	if r == nil {
 		return nil
 	}
-	for _, x := range []prometheus.Collector{c, w.failures, w.durations, w.errors} {
+	for _, x := range []prometheus.Collector{c, w.failures, w.durations, w.errors, w.inodeErrors} {
 		if err := r.Register(x); err != nil {
 			return fmt.Errorf("cannot register metrics: %w", err)
 		}
 	}
 	return nil
+}
+
+func (w *Watcher) histogram(m Metric) {
+	h := prometheus.HistogramOpts{Name: m.Name, Help: m.Help}
+	switch m.Unit {
+	case "bytes":
+		h.Buckets = []float64{0, 64 << 10, 1 << 20, 16 << 20, 256 << 20, 4 << 30}
+		w.errors = prometheus.NewHistogramVec(h, m.Labels)
+	case "inodes":
+		h.Buckets = []float64{0, 1, 10, 100, 1000, 10_000}
+		w.inodeErrors = prometheus.NewHistogramVec(h, m.Labels)
+	default:
+		h.Buckets = []float64{.0001, .001, .01, .1, 1, 10, 60}
+		w.durations = prometheus.NewHistogramVec(h, m.Labels)
+	}
+}
+
+// The directions in which a figure can be wrong.
+const (
+	tooLow  = "below" // it told less than there is
+	tooHigh = "above"
+)
+
+// wrong counts by how much a followed figure was wrong: what there is, less what
+// was told.
+func wrong(h *prometheus.HistogramVec, method string, by int64) {
+	direction := tooLow
+	if by < 0 {
+		direction, by = tooHigh, -by
+	}
+	h.WithLabelValues(method, direction).Observe(float64(by))
 }
 
 // methods are how folders, and deleted files, are measured; the second is empty
@@ -183,6 +216,10 @@ func collectFilesystem(put func(string, float64, ...string), mount string, x fil
 	}
 	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
 	if x.usage.Inodes > 0 {
+		put("nodeagent_filesystem_size_inodes", float64(x.usage.Inodes), mount)
+		put("nodeagent_filesystem_used_inodes", float64(x.usage.InodesUsed), mount)
+		put("nodeagent_filesystem_available_inodes", float64(x.usage.InodesFree), mount)
+		put("nodeagent_filesystem_reserve_inodes", float64(x.inodeReserve), mount)
 		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))
 	}
 }

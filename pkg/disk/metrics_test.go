@@ -47,7 +47,7 @@ func TestMetricsGolden(t *testing.T) {
 		o.Storage = func() []runtime.Storage {
 			return []runtime.Storage{{
 				Snapshotter: "overlayfs", Images: gib,
-				Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}},
+				Orphans: []runtime.Orphan{{Namespace: "k8s.io", Layer: runtime.Layer{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}},
 			}}
 		}
 		watch(t, o)

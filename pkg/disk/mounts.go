@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,6 +16,8 @@ import (
 type mount struct {
 	point  string
 	device uint64 // major:minor as unix.Mkdev packs them
+	id     int
+	kind   string // ext4, overlay, nfs4, fuse.sshfs
 }
 
 // mounts is the mount table of this process. Unlike stat it tells which file
@@ -29,7 +32,8 @@ func readMounts(proc string) (mounts, error) {
 	return parseMounts(bytes.NewReader(data))
 }
 
-// parseMounts reads proc_pid_mountinfo(5): id parent major:minor root point …
+// parseMounts reads proc_pid_mountinfo(5):
+// id parent major:minor root point options … - kind source options
 func parseMounts(r io.Reader) (mounts, error) {
 	var all mounts
 	lines := bufio.NewScanner(r)
@@ -43,7 +47,14 @@ func parseMounts(r io.Reader) (mounts, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read mounts: %w", err)
 		}
-		all = append(all, mount{point: unescapeMount(f[4]), device: device})
+		m := mount{point: unescapeMount(f[4]), device: device}
+		if m.id, err = strconv.Atoi(f[0]); err != nil {
+			return nil, fmt.Errorf("cannot read mounts: %w", err)
+		}
+		if i := slices.Index(f, "-"); i >= 0 && i+1 < len(f) {
+			m.kind = strings.Clone(f[i+1]) // and not the whole line
+		}
+		all = append(all, m)
 	}
 	return all, lines.Err()
 }

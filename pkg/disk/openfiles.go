@@ -8,9 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,9 @@ const (
 	// deletedMark is what the kernel adds to the name of a deleted file
 	// (proc_pid_fd(5)). A file may be called so: the count of links decides.
 	deletedMark = " (deleted)"
+	// statPatience is how long a file's stat may take: the inode of an open file
+	// is in memory.
+	statPatience = 3 * time.Second
 )
 
 var errDescriptors = fmt.Errorf("more than %d open files", maxDescriptors)
@@ -30,8 +34,10 @@ var errDescriptors = fmt.Errorf("more than %d open files", maxDescriptors)
 // OpenFileScanner finds deleted files through /proc/PID/fd of every process
 // that is in a container's cgroup or below it. Nothing is opened but folders
 // of proc: the name of each descriptor is read, and only of those that are
-// deleted the stat is taken, through the descriptor. So a FIFO, a device or a
-// network that hangs is not touched. A process that ends in between is normal.
+// deleted, and on a file system that is watched (onDisk), the stat is taken,
+// through the descriptor. So a FIFO, a device or a network that hangs is not
+// touched; and where a stat hangs all the same, that container has no figure
+// and the others have theirs. A process that ends in between is normal.
 //
 // It counts regular files without a name (no link is left), on the file
 // systems that the container's own places are on and in its overlay, each
@@ -45,12 +51,15 @@ var errDescriptors = fmt.Errorf("more than %d open files", maxDescriptors)
 // The cost is about 15 µs a process and 1 µs a descriptor. It needs
 // CAP_SYS_PTRACE to look at the processes of others (proc_pid_fd(5)).
 type OpenFileScanner struct {
-	proc string
+	proc     string
+	watchdog *watchdog
 }
 
 // NewOpenFileScanner makes one that reads proc, the host's, wherever it is
 // mounted: cgroups are told by their last name, so any cgroup namespace will do.
-func NewOpenFileScanner(proc string) *OpenFileScanner { return &OpenFileScanner{proc: proc} }
+func NewOpenFileScanner(proc string) *OpenFileScanner {
+	return &OpenFileScanner{proc: proc, watchdog: newWatchdog(statPatience)}
+}
 
 // Method implements OpenFilesMeter.
 func (*OpenFileScanner) Method() string { return "open-files" }
@@ -63,9 +72,9 @@ func (o *OpenFileScanner) Scan(ctx context.Context, holders []Holder) ([]OpenFil
 	}
 	defer func() { _ = unix.Close(proc) }()
 	s := &openScan{
-		proc: o.proc, holders: holders, cgroups: cgroupNames(holders),
+		ctx: ctx, proc: o.proc, watchdog: o.watchdog, holders: holders, cgroups: cgroupNames(holders),
 		found: make([]OpenFiles, len(holders)), files: make([]top, len(holders)), count: make([]int, len(holders)),
-		seen: make(map[inode]bool), overlays: make(map[uint64]bool),
+		seen: make(map[inode]bool), mounts: make(map[int]mount), namespaces: make(map[string]bool),
 		link: make([]byte, unix.PathMax+len(deletedMark)), text: make([]byte, 16<<10),
 	}
 	for i := range s.files {
@@ -98,17 +107,19 @@ type inode struct{ dev, ino uint64 }
 
 // openScan is one scan's state.
 type openScan struct {
-	proc     string
-	holders  []Holder
-	cgroups  map[string][]int // holders by the last name of their cgroup
-	found    []OpenFiles
-	files    []top
-	count    []int // descriptors looked at
-	seen     map[inode]bool
-	overlays map[uint64]bool // devices asked whether they are an overlay's
-	link     []byte
-	text     []byte
-	stat     unix.Stat_t
+	ctx        context.Context //nolint:containedctx // of the scan, which this is
+	proc       string
+	watchdog   *watchdog
+	holders    []Holder
+	cgroups    map[string][]int // holders by the last name of their cgroup
+	found      []OpenFiles
+	files      []top
+	count      []int // descriptors looked at
+	seen       map[inode]bool
+	mounts     map[int]mount   // by their numbers
+	namespaces map[string]bool // mount namespaces whose mounts are known
+	link       []byte
+	text       []byte
 }
 
 // process looks at one process, if it is a container's.
@@ -151,15 +162,21 @@ func (s *openScan) descriptor(h, dir int, pid, name string) error {
 	case n < len(s.link) && !bytes.HasSuffix(s.link[:n], []byte(deletedMark)):
 		return nil
 	}
-	st := &s.stat
-	if err := unix.Fstatat(dir, name, st, unix.AT_NO_AUTOMOUNT); err != nil {
+	m, ok := s.onDisk(h, pid, name)
+	if !ok {
+		return nil
+	}
+	st, err := s.stat(h, pid, name, m)
+	if err != nil {
 		return gone(err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 0 || s.seen[inode{st.Dev, st.Ino}] {
 		return nil
 	}
-	device, ok := s.device(h, pid, name, st.Dev)
-	if !ok {
+	device := uint64(layerDevice)
+	if slices.Contains(s.holders[h].Devices, st.Dev) {
+		device = st.Dev
+	} else if m.kind != "overlay" {
 		return nil
 	}
 	s.seen[inode{st.Dev, st.Ino}] = true
@@ -179,25 +196,6 @@ func gone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// device tells on which of the container's file systems a deleted file is.
-func (s *openScan) device(h int, pid, name string, dev uint64) (uint64, bool) {
-	for _, d := range s.holders[h].Devices {
-		if d == dev {
-			return d, true
-		}
-	}
-	overlay, asked := s.overlays[dev]
-	if !asked {
-		var fs unix.Statfs_t
-		if err := unix.Statfs(filepath.Join(s.proc, pid, "fd", name), &fs); err != nil {
-			return 0, false
-		}
-		overlay = fs.Type == unix.OVERLAYFS_SUPER_MAGIC
-		s.overlays[dev] = overlay
-	}
-	return layerDevice, overlay
 }
 
 // owner is the holder whose cgroup, in any hierarchy, a process is in or

@@ -89,6 +89,13 @@ func obey(what, arg string, kept *[]*os.File) error {
 		f, err := os.Open(arg)
 		*kept = append(*kept, f)
 		return err
+	case "path": // without a word to the file system
+		fd, err := unix.Open(arg, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		*kept = append(*kept, os.NewFile(uintptr(fd), arg))
+		return nil
 	case "fifo": // to hold one open without a reader
 		f, err := os.OpenFile(arg, os.O_RDWR|syscall.O_NONBLOCK, 0)
 		*kept = append(*kept, f)

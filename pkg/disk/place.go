@@ -94,7 +94,7 @@ func volume(c runtime.Container, m runtime.Mount) (spot, bool) {
 type placeID struct {
 	part   Part
 	folder string
-	owner  key    // of deleted files, and of a layer without a folder of its own
+	owner  key    // of deleted files, and of a layer without a folder of its own, an orphan too
 	mount  string // likewise
 }
 

@@ -329,20 +329,29 @@ func TestOrphans(t *testing.T) {
 		s.add(app, still(10))
 		s.folder("/layers/left-over", still(64))
 		var mu sync.Mutex
-		storage := []runtime.Storage{{Snapshotter: "overlayfs", Images: gib, Orphans: []runtime.Layer{{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}}}
+		storage := []runtime.Storage{{Snapshotter: "overlayfs", Images: gib, Orphans: []runtime.Orphan{{Namespace: "k8s.io", Layer: runtime.Layer{Snapshotter: "overlayfs", Key: "x", Upper: "/layers/left-over"}}}}}
+		// Of a snapshotter that no container uses, and that keeps no plain folder.
+		s.folder("", still(32))
+		storage = append(storage, runtime.Storage{Snapshotter: "native", Images: mib, Root: "/layers/native", Orphans: []runtime.Orphan{
+			{Namespace: "k8s.io", Layer: runtime.Layer{Snapshotter: "native", Key: "y", Source: "/layers/native/1"}},
+		}})
 		o := s.options(t)
+		o.Snapshots = s
 		o.Storage = func() []runtime.Storage { mu.Lock(); defer mu.Unlock(); return storage }
 		w := watch(t, o)
 		pass(10*time.Minute + time.Second)
 		if n := s.measured["/layers/left-over"]; n < 9 || n > 12 {
 			t.Errorf("measured %d times in 10 min, want 10", n)
 		}
+		if n := s.measured[""]; n < 1 || n > 3 {
+			t.Errorf("the snapshotter was asked %d times in 10 min for what an orphan takes, want 2", n)
+		}
 		told := func(name string) float64 { return gather(t, o.Registerer)[name][0].GetGauge().GetValue() }
-		if o, i := told("nodeagent_filesystem_orphaned_bytes"), told("nodeagent_filesystem_images_bytes"); o != 64*mib || i != gib {
+		if o, i := told("nodeagent_filesystem_orphaned_bytes"), told("nodeagent_filesystem_images_bytes"); o != 96*mib || i != gib+mib {
 			t.Errorf("orphaned %v, images %v", o, i)
 		}
 		used := told("nodeagent_filesystem_used_bytes")
-		if u := told("nodeagent_filesystem_unattributed_bytes"); u != used-gib-74*mib {
+		if u := told("nodeagent_filesystem_unattributed_bytes"); u != used-gib-107*mib {
 			t.Errorf("unattributed %v of %v", u, used)
 		}
 		if len(w.Verdicts()) != 1 {

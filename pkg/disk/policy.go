@@ -17,6 +17,9 @@ func (r Reserve) Of(size int64) int64 {
 	return max(r.Amount, int64(float64(size)*r.Percent/100))
 }
 
+// Reserves are those of one file system.
+type Reserves struct{ Bytes, Inodes Reserve }
+
 // Policy says when growth is an offence. Start from DefaultPolicy.
 type Policy struct {
 	// Reserve is what must stay free on a file system: below it the kubelet
@@ -24,6 +27,9 @@ type Policy struct {
 	Reserve Reserve
 	// InodeReserve likewise. Default 5%, the kubelet's imagefs.inodesFree.
 	InodeReserve Reserve
+	// Filesystems are the reserves of those that have others than these, by
+	// mount point as the host sees it.
+	Filesystems map[string]Reserves
 	// Horizon: growth is an offence when a bound is reached within it, even
 	// at the lowest rate that the samples allow. Default 30 min: ample for a
 	// rollout, and too short for a start-up to look like it on most disks.
@@ -52,6 +58,14 @@ type Policy struct {
 	// not blamed for a file system. Default 64 KiB/s, 5.6 GB a day. For inodes
 	// it is one file for every 4 KiB: 16 a second.
 	MinRate float64
+}
+
+// reserves are those of the file system that is mounted there.
+func (p Policy) reserves(mount string) Reserves {
+	if r, own := p.Filesystems[mount]; own {
+		return r
+	}
+	return Reserves{p.Reserve, p.InodeReserve}
 }
 
 // DefaultPolicy is what a platform engineer would keep.
@@ -86,7 +100,11 @@ func (p Policy) Validate() error {
 	check(p.MinBytes >= 0 && p.MinInodes >= 0, "the least amount held must not be below 0")
 	check(p.MinShare >= 0 && p.MinShare <= 1, "the least share must be from 0 to 1")
 	check(p.MinRate >= 0, "the least rate must not be below 0")
-	for _, r := range []Reserve{p.Reserve, p.InodeReserve} {
+	reserves := []Reserve{p.Reserve, p.InodeReserve}
+	for _, r := range p.Filesystems {
+		reserves = append(reserves, r.Bytes, r.Inodes)
+	}
+	for _, r := range reserves {
 		check(r.Amount >= 0 && r.Percent >= 0 && r.Percent < 100, "a reserve must be from 0% to below 100%, or an amount")
 	}
 	return errors.Join(errs...)

@@ -99,23 +99,38 @@ type recordReserve struct {
 	Amount  int64   `json:"amount,omitempty"`
 }
 
+type recordReserves struct {
+	Reserve      recordReserve `json:"reserve"`
+	InodeReserve recordReserve `json:"inodeReserve"`
+}
+
 type recordPolicy struct {
-	Reserve               recordReserve `json:"reserve"`
-	InodeReserve          recordReserve `json:"inodeReserve"`
-	HorizonSeconds        float64       `json:"horizonSeconds"`
-	SustainSeconds        float64       `json:"sustainSeconds"`
-	CalmSeconds           float64       `json:"calmSeconds"`
-	StartupSeconds        float64       `json:"startupSeconds"`
-	StartupSustainSeconds float64       `json:"startupSustainSeconds"`
-	MinBytes              int64         `json:"minBytes"`
-	MinInodes             int64         `json:"minInodes"`
-	MinShare              float64       `json:"minShare"`
-	MinRate               float64       `json:"minRate"`
+	Reserve      recordReserve `json:"reserve"`
+	InodeReserve recordReserve `json:"inodeReserve"`
+	// Filesystems are those with reserves of their own, by mount point.
+	Filesystems           map[string]recordReserves `json:"filesystems,omitempty"`
+	HorizonSeconds        float64                   `json:"horizonSeconds"`
+	SustainSeconds        float64                   `json:"sustainSeconds"`
+	CalmSeconds           float64                   `json:"calmSeconds"`
+	StartupSeconds        float64                   `json:"startupSeconds"`
+	StartupSustainSeconds float64                   `json:"startupSustainSeconds"`
+	MinBytes              int64                     `json:"minBytes"`
+	MinInodes             int64                     `json:"minInodes"`
+	MinShare              float64                   `json:"minShare"`
+	MinRate               float64                   `json:"minRate"`
 }
 
 func recordPolicyOf(p Policy) recordPolicy {
+	var own map[string]recordReserves
+	for mount, r := range p.Filesystems {
+		if own == nil {
+			own = make(map[string]recordReserves, len(p.Filesystems))
+		}
+		own[mount] = recordReserves{recordReserve(r.Bytes), recordReserve(r.Inodes)}
+	}
 	return recordPolicy{
-		Reserve: recordReserve(p.Reserve), InodeReserve: recordReserve(p.InodeReserve),
+		Filesystems: own,
+		Reserve:     recordReserve(p.Reserve), InodeReserve: recordReserve(p.InodeReserve),
 		HorizonSeconds: p.Horizon.Seconds(), SustainSeconds: p.Sustain.Seconds(), CalmSeconds: p.Calm.Seconds(),
 		StartupSeconds: p.Startup.Seconds(), StartupSustainSeconds: p.StartupSustain.Seconds(),
 		MinBytes: p.MinBytes, MinInodes: p.MinInodes, MinShare: p.MinShare, MinRate: p.MinRate,
@@ -123,8 +138,16 @@ func recordPolicyOf(p Policy) recordPolicy {
 }
 
 func (p recordPolicy) policy() Policy {
+	var own map[string]Reserves
+	for mount, r := range p.Filesystems {
+		if own == nil {
+			own = make(map[string]Reserves, len(p.Filesystems))
+		}
+		own[mount] = Reserves{Reserve(r.Reserve), Reserve(r.InodeReserve)}
+	}
 	return Policy{
-		Reserve: Reserve(p.Reserve), InodeReserve: Reserve(p.InodeReserve),
+		Filesystems: own,
+		Reserve:     Reserve(p.Reserve), InodeReserve: Reserve(p.InodeReserve),
 		Horizon: ofSeconds(p.HorizonSeconds), Sustain: ofSeconds(p.SustainSeconds), Calm: ofSeconds(p.CalmSeconds),
 		Startup: ofSeconds(p.StartupSeconds), StartupSustain: ofSeconds(p.StartupSustainSeconds),
 		MinBytes: p.MinBytes, MinInodes: p.MinInodes, MinShare: p.MinShare, MinRate: p.MinRate,

@@ -107,12 +107,13 @@ func TestReplayMakesTheSameVerdicts(t *testing.T) {
 			c := container("brief", "u-4", "app", "b2")
 			s.add(c, holds(func(s float64) float64 { return 100 + 30*(s-50) }))
 		}()
+		o.Policy.Filesystems = map[string]Reserves{"/data": {Bytes: Reserve{Percent: 10}, Inodes: Reserve{Amount: 1000}}}
 		file, told, log := recording(t, o, 8<<20, 4*time.Minute)
 		if log != "" {
 			t.Errorf("log:\n%s", log)
 		}
 		p := openReplay(t, file)
-		if p.Node != "node-1" || p.Policy() != DefaultPolicy() {
+		if p.Node != "node-1" || !reflect.DeepEqual(p.Policy(), o.Policy) {
 			t.Errorf("recorded on %s by %+v", p.Node, p.Policy())
 		}
 		all, err := replayAll(t, p)

@@ -38,7 +38,8 @@ type partSeries struct {
 
 type filesystemSeries struct {
 	usage            FilesystemUsage
-	reserve          int64
+	reserve          int64 // bytes
+	inodeReserve     int64
 	attributed       int64 // bytes of the places on it, and of images
 	kept             bool  // a snapshotter that told what it keeps is on it
 	images, orphaned int64
@@ -84,29 +85,47 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 	return s
 }
 
-// images adds what the snapshotters keep to the file systems that their
-// containers' layers are on.
+// images adds what the snapshotters keep to the file systems that their layers
+// are on.
 func (w *Watcher) images(s snapshot) {
 	for _, kept := range w.storage {
-		for _, p := range w.places {
-			if p.layer.Snapshotter != kept.Snapshotter || !p.known() || p.fs.mount == "" {
-				continue
-			}
-			fs := s.filesystems[p.fs.mount]
-			fs.kept = true
-			fs.images += kept.Images
-			fs.attributed += kept.Images
-			s.filesystems[p.fs.mount] = fs
-			break
+		mount := w.mountOf(kept)
+		if mount == "" {
+			continue
 		}
+		fs := s.filesystems[mount]
+		fs.kept = true
+		fs.images += kept.Images
+		fs.attributed += kept.Images
+		s.filesystems[mount] = fs
 	}
 }
 
+// mountOf is where the file system is mounted that a snapshotter keeps its
+// layers on: that of a layer, or else of its folder, where it is watched.
+func (w *Watcher) mountOf(kept runtime.Storage) string {
+	for _, p := range w.places {
+		if p.layer.Snapshotter == kept.Snapshotter && p.known() && p.fs.mount != "" {
+			return p.fs.mount
+		}
+	}
+	if kept.Root == "" {
+		return ""
+	}
+	if fs := w.filesystems[w.mounts.of(w.path(kept.Root)).device]; fs != nil {
+		return fs.mount
+	}
+	return ""
+}
+
 func (w *Watcher) filesystemSeries(fs *filesystem) filesystemSeries {
-	x := filesystemSeries{usage: fs.usage, reserve: w.opts.Policy.Reserve.Of(fs.usage.Size)}
+	x := filesystemSeries{usage: fs.usage, inodesFull: Never}
+	x.reserve, x.inodeReserve = fs.reserves(w.opts.Policy)
 	bytes, inodes := fs.room(w.opts.Policy)
 	x.full = timeFor(bytes, fs.trends.Bytes.Rate.Expected)
-	x.inodesFull = timeFor(inodes, fs.trends.Inodes.Rate.Expected)
+	if fs.usage.Inodes > 0 {
+		x.inodesFull = timeFor(inodes, fs.trends.Inodes.Rate.Expected)
+	}
 	return x
 }
 
@@ -140,10 +159,12 @@ func (s *snapshot) add(t *track, now time.Time, at func(*place) time.Time) {
 
 // Filesystem is how a file system stands that holds what is watched.
 type Filesystem struct {
-	Mount   string // as the host sees it
-	Usage   FilesystemUsage
-	Reserve int64         // bytes that have to stay free
-	Full    time.Duration // until the reserve is reached; Never when it does not grow
+	Mount        string // as the host sees it
+	Usage        FilesystemUsage
+	Reserve      int64         // bytes that have to stay free
+	InodeReserve int64         // likewise
+	Full         time.Duration // until the reserve of bytes is reached; Never when it does not grow
+	InodesFull   time.Duration // until that of inodes is; Never also where it has no table of them
 }
 
 // Filesystems tells how the watched file systems stand, by mount point.
@@ -152,7 +173,9 @@ func (w *Watcher) Filesystems() []Filesystem {
 	out := make([]Filesystem, 0, len(s.filesystems))
 	for _, mount := range slices.Sorted(maps.Keys(s.filesystems)) {
 		fs := s.filesystems[mount]
-		out = append(out, Filesystem{Mount: mount, Usage: fs.usage, Reserve: fs.reserve, Full: fs.full})
+		out = append(out, Filesystem{
+			Mount: mount, Usage: fs.usage, Reserve: fs.reserve, InodeReserve: fs.inodeReserve, Full: fs.full, InodesFull: fs.inodesFull,
+		})
 	}
 	return out
 }

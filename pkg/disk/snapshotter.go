@@ -27,11 +27,15 @@ type SnapshotUsage func(ctx context.Context, namespace string, layer runtime.Lay
 type SnapshotMeter struct {
 	hostRoot string
 	usage    SnapshotUsage
+	watchdog *watchdog
 }
+
+// sourcePatience is how long a file system may take to tell how full it is.
+const sourcePatience = 10 * time.Second
 
 // NewSnapshotMeter makes one; hostRoot is where the host's root folder is mounted.
 func NewSnapshotMeter(hostRoot string, usage SnapshotUsage) *SnapshotMeter {
-	return &SnapshotMeter{hostRoot: hostRoot, usage: usage}
+	return &SnapshotMeter{hostRoot: hostRoot, usage: usage, watchdog: newWatchdog(sourcePatience)}
 }
 
 // Method implements Meter.
@@ -45,12 +49,23 @@ func (s *SnapshotMeter) Measure(ctx context.Context, t Target) (Look, error) {
 		return Look{}, err
 	}
 	if t.Layer.Source != "" {
-		if look.Filesystem, look.Device, err = filesystemOf(s.hostRoot, t.Layer.Source); err != nil {
+		if look.Filesystem, look.Device, err = s.filesystemOf(ctx, t.Layer.Source); err != nil {
 			return Look{}, fmt.Errorf("cannot ask the file system of layer %s: %w", t.Layer.Key, err)
 		}
 	}
 	look.Took = time.Since(look.Started)
 	return look, nil
+}
+
+// filesystemOf does not wait for ever.
+func (s *SnapshotMeter) filesystemOf(ctx context.Context, source string) (FilesystemUsage, uint64, error) {
+	var usage FilesystemUsage
+	var device uint64
+	var err error
+	if hung := s.watchdog.do(ctx, []string{"the file system of " + source}, func() { usage, device, err = filesystemOf(s.hostRoot, source) }); hung != nil {
+		return FilesystemUsage{}, 0, hung
+	}
+	return usage, device, err
 }
 
 // filesystemOf asks the file system of a folder or file of the host, which is

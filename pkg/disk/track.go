@@ -54,9 +54,16 @@ type filesystem struct {
 	trends  Trends
 }
 
+// reserves is what has to stay free of it.
+func (f *filesystem) reserves(p Policy) (bytes, inodes int64) {
+	r := p.reserves(f.mount)
+	return r.Bytes.Of(f.usage.Size), r.Inodes.Of(f.usage.Inodes)
+}
+
 // room is what is left of it until its reserves are reached.
 func (f *filesystem) room(p Policy) (bytes, inodes int64) {
-	return f.usage.Avail - p.Reserve.Of(f.usage.Size), f.usage.InodesFree - p.InodeReserve.Of(f.usage.Inodes)
+	bytes, inodes = f.reserves(p)
+	return f.usage.Avail - bytes, f.usage.InodesFree - inodes
 }
 
 // look takes in what a look at one of its places saw of the file system.

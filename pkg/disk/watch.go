@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -111,13 +110,16 @@ type Watcher struct {
 	offences  chan Verdict
 	durations *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
-	errors    *prometheus.HistogramVec
+	errors    *prometheus.HistogramVec // in bytes, of figures that are followed
+
+	inodeErrors *prometheus.HistogramVec
 
 	mu          sync.Mutex
 	listed      time.Time
 	tracks      map[key]*track
 	places      map[placeID]*place
 	containers  []runtime.Container
+	mounts      mounts
 	storage     []runtime.Storage
 	filesystems map[uint64]*filesystem
 	scanning    time.Time      // when the scan that runs was started; zero: none does
@@ -132,9 +134,9 @@ type Watcher struct {
 
 	// Of the goroutine of Run alone.
 	groups map[uint64]*group
-	// snapshotters is the group of the layers that containerd tells of.
-	snapshotters group
-	mounts       mounts
+	// snapshotters are the groups of the layers that containerd tells of, by
+	// snapshotter: one that hangs holds up no other.
+	snapshotters map[string]*group
 	queue        []*place // due, longest waiting first
 	nextScan     time.Time
 	nextFullScan time.Time // of all containers, calm ones as well
@@ -166,11 +168,11 @@ func NewWatcher(o Options) (*Watcher, error) {
 		places:      make(map[placeID]*place),
 		filesystems: make(map[uint64]*filesystem),
 		unsupported: make(map[string]int),
-		groups:      make(map[uint64]*group),
-		awake:       make(map[*place]bool),
-		done:        make(chan result),
-		scans:       make(chan scanned),
-		stop:        make(chan struct{}),
+		groups:      make(map[uint64]*group), snapshotters: make(map[string]*group),
+		awake: make(map[*place]bool),
+		done:  make(chan result),
+		scans: make(chan scanned),
+		stop:  make(chan struct{}),
 	}
 	if l, listens := o.Meter.(Listener); listens && o.Recorder == nil { // a recording has every look
 		w.listener = l
@@ -396,7 +398,8 @@ func (w *Watcher) count(r result) {
 	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
 	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
 	if r.err == nil && r.look.Checked {
-		w.errors.WithLabelValues(method).Observe(math.Abs(float64(r.look.Error.Bytes)))
+		wrong(w.errors, method, r.look.Error.Bytes)
+		wrong(w.inodeErrors, method, r.look.Error.Inodes)
 	}
 	if r.err == nil {
 		r.place.method = method
@@ -463,19 +466,11 @@ func (w *Watcher) filesystem(p *place, l Look) *filesystem {
 	m := w.mounts.at(w.path(p.id.folder), l.Device)
 	fs := w.filesystems[m.device]
 	if fs == nil {
-		fs = &filesystem{mount: strings.ToValidUTF8(w.hostPath(m.point), "�")}
+		fs = &filesystem{mount: strings.ToValidUTF8(hostPath(w.opts.HostRoot, m.point), "�")}
 		w.filesystems[m.device] = fs
 	}
 	fs.look(p.at, l.Filesystem, w.opts.Interval*9/10)
 	return fs
-}
-
-// hostPath is a path of this process as the host sees it.
-func (w *Watcher) hostPath(p string) string {
-	if w.opts.HostRoot == "/" || !below(p, w.opts.HostRoot) {
-		return p
-	}
-	return cmp.Or(strings.TrimPrefix(p, w.opts.HostRoot), "/")
 }
 
 // tell puts an offence before its reader, without waiting for one.

@@ -14,6 +14,8 @@ type Daemon struct {
 	Version      string
 	Containers   int
 	Snapshotters []string // that hold the layers of these containers, sorted
+	// Roots are where all its snapshotters keep their layers, by name.
+	Roots map[string]string
 }
 
 // Check asks containerd once whether the configured namespaces can be watched.
@@ -41,6 +43,9 @@ func Check(ctx context.Context, config Config) (_ Daemon, err error) {
 		if err != nil {
 			return found, err
 		}
+	}
+	if found.Roots, err = d.roots(ctx); err != nil {
+		return found, err
 	}
 	found.Snapshotters = slices.Sorted(maps.Keys(snapshotters))
 	return found, nil

@@ -504,4 +504,7 @@ func testCheck(t *testing.T, l *lab, prefix string) {
 	if !strings.HasPrefix(got.Version, prefix) || got.Containers != 2 || !slices.Equal(got.Snapshotters, []string{"native", "overlayfs"}) {
 		t.Errorf("Check = %+v, want version %s, 2 containers, native and overlayfs", got, prefix)
 	}
+	if root := got.Roots["overlayfs"]; !strings.HasSuffix(root, "/io.containerd.snapshotter.v1.overlayfs") {
+		t.Errorf("overlayfs keeps its layers in %q", root)
+	}
 }

@@ -12,7 +12,7 @@ type Snapshot struct {
 	// Containers is sorted by containerd namespace, pod, container name and
 	// id. It is shared: read it, don't write to it.
 	Containers []Container
-	// Storage is what the snapshotters of these containers keep besides, by
+	// Storage is what the snapshotters of this node keep besides, by
 	// the last full list at which they told; nil before. It is shared too.
 	Storage []Storage
 	// Confirmed is when containerd last listed all of them; zero if it never

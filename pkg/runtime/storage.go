@@ -3,6 +3,7 @@ package runtime
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,14 +25,23 @@ type Storage struct {
 	// Images is the bytes of its committed snapshots, which are the unpacked
 	// layers of images, as containerd noted them when they were committed.
 	Images int64
+	// Root is the folder of the host that it keeps all in; empty where containerd
+	// does not say.
+	Root string
 	// Orphans are snapshots that can be written to and that no container uses:
-	// left over by something that did not clean up. Those without a plain
-	// folder are not among them.
-	Orphans []Layer
+	// left over by something that did not clean up.
+	Orphans []Orphan
+}
+
+// Orphan is a left-over snapshot. Its Layer has an Upper folder or not, as that
+// of a container.
+type Orphan struct {
+	Namespace string // containerd's
+	Layer     Layer
 }
 
 func (s Storage) equal(other Storage) bool {
-	return s.Snapshotter == other.Snapshotter && s.Images == other.Images && slices.Equal(s.Orphans, other.Orphans)
+	return s.Snapshotter == other.Snapshotter && s.Images == other.Images && s.Root == other.Root && slices.Equal(s.Orphans, other.Orphans)
 }
 
 // committed names a committed snapshot, whose size never changes.
@@ -51,17 +61,18 @@ type storageLook struct {
 	bare  []ref               // containers that are said to have a layer, which is no more
 }
 
-// lookAtStorage asks the snapshotters of the containers that are known for all
-// their snapshots. sizes are those that are known from the last time. It costs
-// a call for each image layer that is new, and never the walk that containerd
-// makes for the usage of an active snapshot.
-func lookAtStorage(ctx context.Context, d *daemon, containers set, sizes map[committed]int64, orphanAge time.Duration) (*storageLook, error) {
+// lookAtStorage asks the snapshotters that containerd has, used by a container
+// or not, for all their snapshots. before and sizes are what is known from the
+// last time. It costs a call for each image layer that is new, and never the
+// walk that containerd makes for the usage of an active snapshot. Of a
+// snapshotter that does not tell the last answer stays; the error says so.
+func lookAtStorage(ctx context.Context, d *daemon, namespaces []string, containers set, before []Storage, sizes map[committed]int64, orphanAge time.Duration) (*storageLook, error) {
 	l := &storageLook{
 		daemon: d, orphanAge: orphanAge, now: time.Now(), known: sizes,
 		layers: make(map[committed]ref), used: make(map[committed]bool, len(containers)),
 		sizes: make(map[committed]int64, len(sizes)),
 	}
-	asked := make(map[committed]bool)
+	used := make(map[string]bool)
 	for r, c := range containers {
 		id := committed{c.Namespace, c.Layer.Snapshotter, c.Layer.Key}
 		l.used[id] = true
@@ -69,26 +80,66 @@ func lookAtStorage(ctx context.Context, d *daemon, containers set, sizes map[com
 			l.layers[id] = r
 		}
 		if c.Layer.Snapshotter != "" {
-			asked[committed{c.Namespace, c.Layer.Snapshotter, ""}] = true
+			used[c.Layer.Snapshotter] = true
 		}
 	}
-	all := make(map[string]*Storage)
-	for a := range asked {
-		if all[a.snapshotter] == nil {
-			all[a.snapshotter] = &Storage{Snapshotter: a.snapshotter}
+	roots, err := d.roots(ctx)
+	errs := []error{err}
+	for name := range used {
+		if _, listed := roots[name]; !listed {
+			roots = maps.Clone(roots)
+			if roots == nil {
+				roots = make(map[string]string)
+			}
+			roots[name] = ""
 		}
-		infos, err := d.snapshots(ctx, a.namespace, a.snapshotter)
+	}
+	for name, root := range roots {
+		s := Storage{Snapshotter: name, Root: root}
+		if err := l.ask(ctx, namespaces, &s); err != nil {
+			errs = append(errs, err)
+			l.keep(name, before)
+			continue
+		}
+		if used[name] || s.Images > 0 || len(s.Orphans) > 0 {
+			l.all = append(l.all, s)
+		}
+	}
+	sortStorage(l.all)
+	l.bare = slices.Collect(maps.Values(l.layers))
+	return l, errors.Join(errs...)
+}
+
+// ask asks one snapshotter for what it keeps in each namespace.
+func (l *storageLook) ask(ctx context.Context, namespaces []string, s *Storage) error {
+	for _, ns := range namespaces {
+		infos, err := l.daemon.snapshots(ctx, ns, s.Snapshotter)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, info := range infos {
-			if err := l.add(ctx, all[a.snapshotter], committed{a.namespace, a.snapshotter, info.Name}, info); err != nil {
-				return nil, err
+			if err := l.add(ctx, s, committed{ns, s.Snapshotter, info.Name}, info); err != nil {
+				return err
 			}
 		}
 	}
-	l.all, l.bare = sortedStorage(all), slices.Collect(maps.Values(l.layers))
-	return l, nil
+	return nil
+}
+
+// keep leaves all of a snapshotter as it was last told. Of its layers nothing
+// is said.
+func (l *storageLook) keep(name string, before []Storage) {
+	for _, s := range before {
+		if s.Snapshotter == name {
+			l.all = append(l.all, s)
+		}
+	}
+	for id, size := range l.known {
+		if id.snapshotter == name {
+			l.sizes[id] = size
+		}
+	}
+	maps.DeleteFunc(l.layers, func(id committed, _ ref) bool { return id.snapshotter == name })
 }
 
 // add takes in one snapshot.
@@ -105,25 +156,25 @@ func (l *storageLook) add(ctx context.Context, s *Storage, id committed, info sn
 		l.sizes[id] = size
 		s.Images += size
 	case orphaned(info, l.used[id], l.now, l.orphanAge):
-		layer, err := l.daemon.orphan(ctx, id)
+		layer, err := l.daemon.located(ctx, id.namespace, Layer{Snapshotter: id.snapshotter, Key: id.name})
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		if layer.Upper != "" {
-			s.Orphans = append(s.Orphans, layer)
-		}
+		s.Orphans = append(s.Orphans, Orphan{Namespace: id.namespace, Layer: layer})
 	}
 	return nil
 }
 
-func sortedStorage(all map[string]*Storage) []Storage {
-	out := make([]Storage, 0, len(all))
+func sortStorage(all []Storage) {
 	for _, s := range all {
-		slices.SortFunc(s.Orphans, func(a, b Layer) int { return cmp.Compare(a.Upper, b.Upper) })
-		out = append(out, *s)
+		slices.SortFunc(s.Orphans, func(a, b Orphan) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Layer.Key, b.Layer.Key))
+		})
 	}
-	slices.SortFunc(out, func(a, b Storage) int { return cmp.Compare(a.Snapshotter, b.Snapshotter) })
-	return out
+	slices.SortFunc(all, func(a, b Storage) int { return cmp.Compare(a.Snapshotter, b.Snapshotter) })
 }
 
 // orphaned tells whether a snapshot is left over. A view is no orphan: nothing
@@ -156,14 +207,4 @@ func (d *daemon) size(ctx context.Context, id committed) (int64, error) {
 		return 0, fmt.Errorf("cannot ask snapshotter %s for the size of %s: %w", id.snapshotter, id.name, err)
 	}
 	return usage.Size, nil
-}
-
-// orphan completes an orphan's layer; without a folder when it is gone.
-func (d *daemon) orphan(ctx context.Context, id committed) (Layer, error) {
-	layer := Layer{Snapshotter: id.snapshotter, Key: id.name}
-	layer, err := d.located(ctx, id.namespace, layer)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return Layer{}, err
-	}
-	return layer, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,16 @@ func testStorage(t *testing.T, l *lab) {
 	if err := os.WriteFile(filepath.Join(mounts[0].Source, "x"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// No container of k8s.io is on native, which keeps no folder of its own for a layer.
+	native := l.client.SnapshotService("native")
+	copied, err := native.Prepare(ctx, "left-over-copy", "", snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = native.Remove(namespaces.WithNamespace(t.Context(), "k8s.io"), "left-over-copy") })
+	if err := os.WriteFile(filepath.Join(copied[0].Source, "x"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var images int64
 	err = service.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		if info.Kind != snapshots.KindCommitted {
@@ -59,12 +70,24 @@ func testStorage(t *testing.T, l *lab) {
 	}
 	w := l.watch(t, func(c *Config) { c.orphanAge = time.Nanosecond })
 	s := await(t, w, "the storage", func(s Snapshot) bool { return s.Connected && len(s.Storage) > 0 })
-	got := s.Storage[0]
-	if len(s.Storage) != 1 || got.Snapshotter != "overlayfs" || got.Images != images {
-		t.Errorf("storage %+v, want %d bytes of images in overlayfs", s.Storage, images)
+	if len(s.Storage) != 2 {
+		t.Fatalf("storage %+v, want that of native and overlayfs", s.Storage)
 	}
-	if len(got.Orphans) != 1 || got.Orphans[0].Key != "left-over" || got.Orphans[0].Upper != mounts[0].Source {
-		t.Errorf("orphans %+v, want left-over at %s and not the container's own", got.Orphans, mounts[0].Source)
+	other, got := s.Storage[0], s.Storage[1]
+	if got.Snapshotter != "overlayfs" || got.Images != images || !strings.HasPrefix(mounts[0].Source, got.Root+"/") {
+		t.Errorf("storage %+v, want %d bytes of images in overlayfs", got, images)
+	}
+	want := Orphan{"k8s.io", Layer{Snapshotter: "overlayfs", Key: "left-over", Upper: mounts[0].Source}}
+	if len(got.Orphans) != 1 || got.Orphans[0] != want {
+		t.Errorf("orphans %+v, want %+v and not the container's own", got.Orphans, want)
+	}
+	want = Orphan{"k8s.io", Layer{Snapshotter: "native", Key: "left-over-copy", Source: copied[0].Source}}
+	if other.Snapshotter != "native" || other.Images != 0 || len(other.Orphans) != 1 || other.Orphans[0] != want {
+		t.Errorf("storage %+v, want the orphan %+v of a snapshotter that no container uses", other, want)
+	}
+	size, _, err := w.Usage(t.Context(), want.Namespace, want.Layer)
+	if err != nil || size < 1<<20 {
+		t.Errorf("it takes %d bytes, %v; want 1 MiB", size, err)
 	}
 }
 

@@ -285,15 +285,15 @@ func (w *Watcher) relist(ctx context.Context, d *daemon, known set) (failed []re
 }
 
 // lookAtStorage asks for what the snapshotters keep besides, and tells which
-// containers stand there without their layer. With an error the last answer stays.
+// containers stand there without their layer.
 func (w *Watcher) lookAtStorage(ctx context.Context, d *daemon) (bare []ref) {
-	storage, err := lookAtStorage(ctx, d, w.known, w.sizes, w.config.orphanAge)
-	if err != nil {
-		if ctx.Err() == nil {
-			w.metrics.failed(callSnapshots)
-			w.log.Debug("cannot tell what the snapshotters keep", "error", err)
-		}
+	storage, err := lookAtStorage(ctx, d, w.config.Namespaces, w.known, w.storage, w.sizes, w.config.orphanAge)
+	if ctx.Err() != nil {
 		return nil
+	}
+	if err != nil {
+		w.metrics.failed(callSnapshots)
+		w.log.Debug("cannot tell all that the snapshotters keep", "error", err)
 	}
 	w.storage, w.sizes = storage.all, storage.sizes
 	return storage.bare

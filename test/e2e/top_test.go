@@ -42,6 +42,9 @@ func (s *story) checked(agent *corev1.Pod) {
 	if !regexp.MustCompile(`(?m)^ok +method +events: .+`).MatchString(out) {
 		s.t.Errorf("check does not say that file events work, and why:\n%s", out)
 	}
+	if n := len(regexp.MustCompile(`evictionHard of this node.s kubelet`).FindAllString(out, -1)); n != 1 {
+		s.t.Errorf("check tells %d times of the thresholds of this node's kubelet, want once:\n%s", n, out)
+	}
 	s.t.Logf("check says\n%s", out)
 }
 

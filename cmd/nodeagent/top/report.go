@@ -35,10 +35,13 @@ type Container struct {
 	Inodes int64            `json:"inodes"`
 	Parts  map[string]int64 `json:"parts"`
 	Rate   Rate             `json:"bytesPerSecond"`
+	// InodeRate is the growth in inodes.
+	InodeRate Rate `json:"inodesPerSecond"`
 	// FullSeconds is the time until the first bound is reached; null when it
-	// does not grow.
+	// does not grow. Resource is what runs out there: bytes or inodes.
 	FullSeconds *float64  `json:"fullSeconds"`
 	Bound       string    `json:"bound,omitempty"`
+	Resource    string    `json:"resource,omitempty"`
 	Offender    bool      `json:"offender"`
 	Since       time.Time `json:"since,omitzero"`
 	Message     string    `json:"message,omitempty"`
@@ -47,7 +50,7 @@ type Container struct {
 	Growing     []File    `json:"growing,omitempty"`
 }
 
-// Rate is growth in bytes a second, with what the samples allow.
+// Rate is growth in bytes or inodes a second, with what the samples allow.
 type Rate struct {
 	Low      float64 `json:"low"`
 	Expected float64 `json:"expected"`
@@ -63,13 +66,38 @@ type File struct {
 	FilesPerSecond float64 `json:"filesPerSecond,omitempty"` // of a folder
 }
 
-// Filesystem is one file system that holds layers.
+// Filesystem is one file system that containers write to.
 type Filesystem struct {
-	Mount       string   `json:"mount"`
-	Size        int64    `json:"size"`
-	Used        int64    `json:"used"`
-	Reserve     int64    `json:"reserve"`
+	Mount     string `json:"mount"`
+	Size      int64  `json:"size"`
+	Used      int64  `json:"used"`
+	Available int64  `json:"available"`
+	Reserve   int64  `json:"reserve"`
+	// FullSeconds is the time until only the reserve of bytes is left,
+	// InodesFullSeconds until only that of inodes is; null when it does not grow.
 	FullSeconds *float64 `json:"fullSeconds"`
+	// Inodes is 0 where the file system makes them as they are needed.
+	Inodes            int64    `json:"inodes"`
+	InodesUsed        int64    `json:"inodesUsed"`
+	InodesFree        int64    `json:"inodesFree"`
+	InodeReserve      int64    `json:"inodeReserve"`
+	InodesFullSeconds *float64 `json:"inodesFullSeconds"`
+}
+
+// outcome tells in few words what becomes of a file system: what runs out
+// first, or is short already.
+func (f Filesystem) outcome() string {
+	switch {
+	case f.Size > 0 && f.Available <= f.Reserve:
+		return "past its reserve"
+	case f.Inodes > 0 && f.InodesFree <= f.InodeReserve:
+		return "past its reserve of inodes"
+	case f.InodesFullSeconds != nil && (f.FullSeconds == nil || *f.InodesFullSeconds < *f.FullSeconds):
+		return "out of inodes in " + Span(*f.InodesFullSeconds)
+	case f.FullSeconds != nil:
+		return "full in " + Span(*f.FullSeconds)
+	}
+	return "does not fill"
 }
 
 // key tells containers apart from one report to the next.

@@ -42,11 +42,19 @@ func columns() []column {
 		{title: "VOLUME", width: 10, right: true, least: 170, text: part("volume")},
 		{title: "DELETED", width: 10, right: true, least: 170, text: part("deleted")},
 		{title: "TOTAL", width: 10, right: true, text: func(c Container, _ history) string { return Size(float64(c.Bytes)) }},
-		{title: "GROWTH", width: 12, right: true, text: func(c Container, _ history) string { return rate(c.Rate.Expected) }},
+		{title: "GROWTH", width: 12, right: true, text: func(c Container, _ history) string { return growth(c) }},
 		{title: "", width: curveWidth, least: 90, text: func(c Container, h history) string { return curve(h[c.key()], curveWidth) }},
 		{title: "FULL IN", width: 8, right: true, text: func(c Container, _ history) string { return Span(c.full()) }},
 		{title: "METHOD", width: 11, least: 110, text: func(c Container, _ history) string { return c.Method }},
 	}
+}
+
+// growth is that of what runs out first.
+func growth(c Container) string {
+	if c.Resource == "inodes" && c.InodeRate.Expected >= 1 {
+		return inodeRate(c.InodeRate.Expected)
+	}
+	return rate(c.Rate.Expected)
 }
 
 // mark is "!" before an offender.
@@ -97,12 +105,12 @@ func row(cols []column, c Container, h history) string {
 func summary(r Report) []string {
 	lines := make([]string, 0, len(r.Filesystems))
 	for _, f := range r.Filesystems {
-		full := "does not fill"
-		if f.FullSeconds != nil {
-			full = "full in " + Span(*f.FullSeconds)
+		inodes := ""
+		if f.Inodes > 0 {
+			inodes = fmt.Sprintf(", %.0f%% of inodes", 100*float64(f.InodesUsed)/float64(f.Inodes))
 		}
-		lines = append(lines, fmt.Sprintf("%s  %s of %s used, reserve %s, %s",
-			plain(f.Mount), Size(float64(f.Used)), Size(float64(f.Size)), Size(float64(f.Reserve)), full))
+		lines = append(lines, fmt.Sprintf("%s  %s of %s%s used, reserve %s, %s",
+			plain(f.Mount), Size(float64(f.Used)), Size(float64(f.Size)), inodes, Size(float64(f.Reserve)), f.outcome()))
 	}
 	return lines
 }

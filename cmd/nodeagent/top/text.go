@@ -31,6 +31,14 @@ func rate(n float64) string {
 	return Size(n) + "/s"
 }
 
+// inodeRate writes growth in inodes.
+func inodeRate(n float64) string {
+	if n < 1 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f ino/s", n)
+}
+
 // Span writes a time until full: "-" for never.
 func Span(seconds float64) string {
 	switch {

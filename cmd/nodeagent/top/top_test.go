@@ -22,7 +22,10 @@ func seconds(s float64) *float64 { return &s }
 func sample() Report {
 	return Report{
 		Node: "node-1", At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		Filesystems: []Filesystem{{Mount: "/var/lib/containerd", Size: 100 << 30, Used: 71 << 30, Reserve: 15 << 30, FullSeconds: seconds(720)}},
+		Filesystems: []Filesystem{{
+			Mount: "/var/lib/containerd", Size: 100 << 30, Used: 71 << 30, Available: 29 << 30, Reserve: 15 << 30, FullSeconds: seconds(720),
+			Inodes: 6_553_600, InodesUsed: 655_360, InodesFree: 5_898_240, InodeReserve: 327_680,
+		}},
 		Containers: []Container{
 			{
 				Namespace: "shop", Pod: "checkout-7c9f-abcde", Container: "app", ID: "1", Bytes: 4 << 30, Inodes: 12,
@@ -167,6 +170,36 @@ func shown(t *testing.T) model {
 		t.Fatal("after a report no further one is asked for")
 	}
 	return next.(model)
+}
+
+// TestInodesRunOut: a file system, and a container, of which inodes run out is
+// not told as one that does not fill.
+func TestInodesRunOut(t *testing.T) {
+	sound := Filesystem{Size: 100, Used: 20, Available: 80, Reserve: 15, Inodes: 1000, InodesUsed: 100, InodesFree: 900, InodeReserve: 50}
+	for want, change := range map[string]func(*Filesystem){
+		"does not fill":              func(*Filesystem) {},
+		"full in 10s":                func(f *Filesystem) { f.FullSeconds, f.InodesFullSeconds = seconds(10), seconds(20) },
+		"out of inodes in 20s":       func(f *Filesystem) { f.FullSeconds, f.InodesFullSeconds = seconds(30), seconds(20) },
+		"out of inodes in 40s":       func(f *Filesystem) { f.InodesFullSeconds = seconds(40) },
+		"past its reserve":           func(f *Filesystem) { f.Available = 15 },
+		"past its reserve of inodes": func(f *Filesystem) { f.InodesFree = 50 },
+	} {
+		f := sound
+		change(&f)
+		if got := f.outcome(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	r := sample()
+	r.Containers[0].Resource, r.Containers[0].InodeRate = "inodes", Rate{Low: 900, Expected: 1000, High: 1100}
+	m := newModel(nil, ByFull, "")
+	next, _ := m.Update(reported{report: r})
+	table := next.(model).View().Content
+	detail := play(t, next.(model), "enter").View().Content
+	if !strings.Contains(table, "1000 ino/s") || !strings.Contains(detail, "grows 1000 ino/s (between 900 ino/s and 1100 ino/s)") ||
+		!strings.Contains(detail, "its filesystem is out of inodes in 12m00s") {
+		t.Errorf("nothing tells of inodes in\n%s\n%s", table, detail)
+	}
 }
 
 func TestKeys(t *testing.T) {

@@ -79,8 +79,11 @@ func (m model) detailLines() []string {
 		bold + plain(c.fullName()) + off,
 		fmt.Sprintf("%s in %d inodes, by %s %.0f s ago", Size(float64(c.Bytes)), c.Inodes, c.Method, c.AgeSeconds),
 		fmt.Sprintf("grows %s (between %s and %s)  %s", rate(c.Rate.Expected), rate(c.Rate.Low), rate(c.Rate.High), curve(m.history[c.key()], kept)),
-		until(c),
 	}
+	if c.InodeRate.Expected >= 1 {
+		lines = append(lines, fmt.Sprintf("grows %s (between %s and %s)", inodeRate(c.InodeRate.Expected), inodeRate(c.InodeRate.Low), inodeRate(c.InodeRate.High)))
+	}
+	lines = append(lines, until(c))
 	for _, name := range []string{"layer", "logs", "emptydir", "volume", "deleted"} {
 		if n, ok := c.Parts[name]; ok {
 			lines = append(lines, fmt.Sprintf("  %-10s%12s", name, Size(float64(n))))
@@ -102,6 +105,9 @@ func (m model) detailLines() []string {
 func until(c Container) string {
 	if c.FullSeconds == nil {
 		return "reaches no bound at this rate"
+	}
+	if c.Resource == "inodes" {
+		return fmt.Sprintf("its %s is out of inodes in %s", c.Bound, Span(*c.FullSeconds))
 	}
 	return fmt.Sprintf("reaches the bound of its %s in %s", c.Bound, Span(*c.FullSeconds))
 }

@@ -54,8 +54,9 @@ type ContainerdConfig struct {
 type DiskConfig struct {
 	// reserve is what has to stay free on a file system, as a percentage of its
 	// size (15%) or as a quantity (20Gi). The default, kubelet, is what this
-	// node's kubelet evicts at (nodefs.available and imagefs.available, the
-	// larger), or 15% where that cannot be read.
+	// node's kubelet evicts at (nodefs.available and imagefs.available, hard or
+	// soft, whichever comes first; where layers have a file system of their own,
+	// each on its own), or 15% where that cannot be read.
 	Reserve string `json:"reserve,omitempty"`
 
 	// horizon is how far ahead a full disk is an offence; 1m to 168h.
