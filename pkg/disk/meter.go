@@ -42,6 +42,16 @@ type Listener interface {
 	Rest(upper string)
 }
 
+// Prober is a Meter whose looks cost much, and that can tell between two of
+// them, at next to no cost, how the files go on that are likeliest to change.
+type Prober interface {
+	Meter
+	// Probe may be called after a Measure whose Look was Hot, also while
+	// the next Measure of that layer runs. A figure it tells is never less right than
+	// that of the Measure before it.
+	Probe(ctx context.Context, t Target) (Look, error)
+}
+
 // Target is the folder to be measured.
 type Target struct {
 	// Layer is a container's layer, or, with nothing but Upper set, another
@@ -65,6 +75,8 @@ type Look struct {
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own
 	Still      bool            // a Listener will tell of whatever changes it
+	Hot        bool            // a Prober can tell how it goes on
+	Probed     bool            // it is a Prober's: the last look's figure, and what hot files grew since
 	Whole      bool            // all there is was read, as few looks do: its cost says nothing of the next
 
 	// Checked: this look made a full check of a figure that is followed, and
