@@ -17,7 +17,8 @@ var ErrGone = errors.New("layer is gone")
 var ErrLater = errors.New("too early to look again")
 
 // Meter measures layers and other folders. Every way of measuring (walk, events, snapshotter)
-// is one, and passes the contract suite in meter_test.go.
+// is one, and passes the contract suite in meter_test.go; where it cannot by its
+// nature, as the snapshotter's may not, its test says what comes of it instead.
 //
 // Measure returns ErrGone (wrapped) for a layer that is no longer there, and
 // any other error when the figure could not be taken. It never returns a part
