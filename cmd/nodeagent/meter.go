@@ -17,10 +17,10 @@ import (
 // containerdRoot is where containerd keeps its layers unless told otherwise.
 const containerdRoot = "/var/lib/containerd"
 
-// chooseMeter follows file events where that works, and walks elsewhere. events
-// is nil then; else it has to be run and closed.
+// chooseMeter follows file events where that works and may be, and walks
+// elsewhere. events is nil then; else it has to be run and closed.
 func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, events *disk.Events, err error) {
-	support := probeEvents(cfg.HostRoot)
+	support := supportOf(cfg)
 	if !support.OK {
 		log.Info("layers are walked", "part", "disk", "why", support.Why)
 		return disk.NewWalker(cfg.HostRoot), nil, nil
@@ -31,6 +31,14 @@ func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, even
 	}
 	log.Info("layers are measured by file events", "part", "disk", "why", support.Why)
 	return events, events, nil
+}
+
+// supportOf tells whether file events are followed.
+func supportOf(cfg *v1alpha1.Config) disk.Support {
+	if cfg.Disk.Method == v1alpha1.MethodWalk {
+		return disk.Support{Why: "disk.method says so"}
+	}
+	return probeEvents(cfg.HostRoot)
 }
 
 // probeEvents tries it where containerd keeps its layers, or, where that is not
@@ -56,7 +64,7 @@ func snapshotUsage(containers *runtime.Watcher) disk.SnapshotUsage {
 }
 
 func checkMeter(cfg *v1alpha1.Config) finding {
-	s := probeEvents(cfg.HostRoot)
+	s := supportOf(cfg)
 	if s.OK {
 		return finding{levelOK, "method", "events: " + s.Why}
 	}

@@ -128,10 +128,10 @@ func TestProbeIsNotFooled(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, filepath.Join(dir, "log/app.log"), 102_400)
-			for i := range 2 * hotFiles { // older than those that are hot for their age
+			for i := range 2 * hotFiles {
 				write(t, filepath.Join(dir, "cold", strconv.Itoa(i)), 4096)
 			}
+			write(t, filepath.Join(dir, "log/app.log"), 102_400) // the last, so that it is hot
 			syncFilesystem(t, dir)
 			w := NewWalker("/")
 			walked := measure(t, w, layerAt(dir))
