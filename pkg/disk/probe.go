@@ -266,7 +266,7 @@ func (l *hotLayer) readFolder(path int) ([]hotEntry, error) {
 	defer func() { _ = unix.Close(dir) }()
 	var all []hotEntry
 	buf := make([]byte, 16<<10)
-	for names := 0; ; {
+	for names := 0; names <= 2*hotListed; {
 		n, err := getdents(dir, buf)
 		if vanished(err) || err == nil && n == 0 {
 			return all, nil
@@ -274,28 +274,35 @@ func (l *hotLayer) readFolder(path int) ([]hotEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		for rest := buf[:n]; len(rest) > 0; {
+		for rest := buf[:n]; len(rest) > 0; names++ {
 			var d dirent
 			if d, rest, err = nextDirent(rest); err != nil {
 				return nil, err
 			}
-			if names++; names > 2*hotListed {
-				return nil, errTooLarge
-			}
-			if d.dots() || d.kind == unix.DT_DIR {
-				continue
-			}
-			e := hotEntry{name: slices.Clone(d.name)}
-			err := statAt(dir, d.name, &e.stat)
-			if vanished(err) || err == nil && (e.stat.Dev != l.dev || e.stat.Mode&unix.S_IFMT == unix.S_IFDIR) {
-				continue
-			}
-			if err != nil {
+			if all, err = l.entry(dir, d, all); err != nil {
 				return nil, err
 			}
-			all = append(all, e)
 		}
 	}
+	return nil, errTooLarge
+}
+
+// entry adds what the layer counts as a file of a folder to all.
+func (l *hotLayer) entry(dir int, d dirent, all []hotEntry) ([]hotEntry, error) {
+	if d.dots() || d.kind == unix.DT_DIR {
+		return all, nil
+	}
+	var st unix.Stat_t
+	err := statAt(dir, d.name, &st)
+	switch {
+	case vanished(err):
+		return all, nil
+	case err != nil:
+		return nil, err
+	case st.Dev != l.dev || st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return all, nil
+	}
+	return append(all, hotEntry{slices.Clone(d.name), st}), nil
 }
 
 // hot has the file whose stat was just taken looked at from now on, while there
