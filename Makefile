@@ -106,6 +106,8 @@ bin/vm:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./test/vm
 
 VM_PROGRAMS := --program sh --program sleep --program du
+VM_CONTAINERS := $(addprefix --program ,bash head dd truncate fallocate mkdir rmdir rm mv ln cp cat chmod chown touch seq gzip mount mkfs.ext4 mkfs.xfs)
+VM_PROBES := TestProbes|TestProbeInALargeFolder|TestProbeIsNotFooled|TestProbeEvidence
 # They ask what the walk takes in descriptors and memory, which is the same on
 # any kernel; the second takes four minutes of the three disks' nine under emulation.
 VM_SKIP := TestWalkKeepsFewDescriptors|TestWalkHostileTree
@@ -116,8 +118,9 @@ VM_SANDBOX := TestBestEffortStartsAndTells|TestAKilledKeeperTakesItsTaskWithIt|T
 test-vm: bin/lab bin/vm bin/keeper ## Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone, no overlay events
 	$(call say,another kernel$(,) 1 of 4: the virtual machine itself)
 	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -count=1 -timeout 15m ./test/vm
-	$(call say,another kernel$(,) 2 of 4: layers are walked on XFS$(,) ext4 and tmpfs)
+	$(call say,another kernel$(,) 2 of 4: layers are walked on XFS$(,) ext4 and tmpfs$(,) and below overlays; deleted files that are open)
 	bin/vm run --disk xfs:1G --disk ext4:1G --disk tmpfs $(VM_PROGRAMS) ./pkg/disk -- '-test.run=^(TestWalk.*|TestProbeOverlay)$$' '-test.skip=^($(VM_SKIP))$$'
+	bin/vm run --disk ext4:2G --module xfs $(VM_PROGRAMS) $(VM_CONTAINERS) ./pkg/disk -- '-test.run=^TestOverlayContract$$/^walk$$|^TestOpenFiles|^($(VM_PROBES))$$'
 	$(call say,another kernel$(,) 3 of 4: tasks and their limits under cgroup v2 alone; the agent chooses to walk)
 	bin/vm run $(VM_PROGRAMS) ./pkg/binlaunch/cgroup ./pkg/binlaunch/sandbox ./cmd/nodeagent -- -test.short '-test.run=^($(VM_CGROUP)|$(VM_SANDBOX)|TestChooseMeter)$$'
 	$(call say,another kernel$(,) 4 of 4: many binaries fetched at once)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ node: bench
 listen: %[2]s
 socket: %[1]s/agent.sock
 containerd: {socket: %[1]s/c.sock}
+disk: {method: %[3]s}
 `
 
 // startAgent returns once every layer was looked at.
@@ -42,7 +44,7 @@ func (g *ground) startAgent(ctx context.Context) (*agent, error) {
 		return nil, err
 	}
 	config := g.file("agent.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, agentConfig, g.cell, listen), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, agentConfig, g.cell, listen, cmp.Or(g.method, "auto")), 0o600); err != nil {
 		return nil, fmt.Errorf("cannot configure the agent: %w", err)
 	}
 	program, err := filepath.Abs(g.agent)

@@ -134,7 +134,7 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"idle (by ", "grow by 1 MiB/s", "error at rest", "temporary file", "one walk of 500", "appends of 512", "its log grows", "resident memory", "growth, 2 layers", "growth, one walk of 100"}
+	want := []string{"idle (by ", "grow by 1 MiB/s", "error at rest", "temporary file", "one walk of 500", "appends of 512", "its log grows", "resident memory", "growth, 2 layers", "growth, one walk of 100", "grow by 1 MiB/s (by walk)", "its log grows by 1 MiB/s (by walk)"}
 	for _, part := range want {
 		if !hasRow(rows, part) {
 			t.Errorf("no row %q in\n%s", part, report.Table(rows))

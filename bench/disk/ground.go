@@ -30,6 +30,7 @@ const (
 type ground struct {
 	options
 	scale
+	method string // the agent's disk.method; empty: auto
 	disk   string // where the file system is mounted
 	daemon *exec.Cmd
 	client *client.Client

@@ -29,6 +29,8 @@ func loads(s scale) []load {
 		{"walk", "one full walk of a large layer", playWalk},
 		{"writer", "what watching costs the one who writes", playWriter},
 		{"giant", "a very large layer with one log that grows", playGiant},
+		{"growing-walk", "the same as growing where layers are walked, as on kernels before 6.5", playGrowingWalk},
+		{"giant-walk", "the same as giant, likewise", playGiantWalk},
 		{"many", "the agent on a crowded node", playMany},
 	}
 	for _, n := range s.layerSteps {

@@ -25,7 +25,7 @@ func writeConfig(t *testing.T, text string) string {
 func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 	t.Setenv("NODE_NAME", "node-1")
 	for _, tt := range []struct{ name, text, want string }{
-		{"unknown field", "disk: {horizn: 3m}", `disk.horizn: Forbidden: unknown field: want one of cpu, horizon, minimum, reserve`},
+		{"unknown field", "disk: {horizn: 3m}", `disk.horizn: Forbidden: unknown field: want one of cpu, horizon, method, minimum, reserve`},
 		{"unknown field at the top", "Listen: :1", `Listen: Forbidden: unknown field: want one of apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"duration in words", "disk: {horizon: 5 minutes}", `disk.horizon: Invalid value: "5 minutes": want a duration such as 30m0s`},
 		{"duration without a unit", "restart: {cooldown: 60}", `restart.cooldown: Invalid value: 60: want text such as "1h0m0s"`},
@@ -33,6 +33,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"cooldown of zero", "restart: {cooldown: 0s}", `restart.cooldown: Invalid value: "0s": want at least 1s`},
 		{"deadline too short", "restart: {deadline: 9s}", `restart.deadline: Invalid value: "9s": want at least 10s`},
 		{"reserve of all", "disk: {reserve: 100%}", `disk.reserve: Invalid value: "100%": want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi`},
+		{"unknown method", "disk: {method: events}", `disk.method: Unsupported value: "events": supported values: "auto", "walk"`},
 		{"reserve of words", "disk: {reserve: much}", `disk.reserve: Invalid value: "much": want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi`},
 		{"reserve below zero", "disk: {reserve: -1Gi}", `disk.reserve: Invalid value: "-1Gi": want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi`},
 		{"reserve of no number", "disk: {reserve: NaN%}", `disk.reserve: Invalid value: "NaN%": want kubelet, a percentage below 100% such as 15%, or a quantity such as 20Gi`},
@@ -71,7 +72,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"size of the store", "launch: {storeBytes: 0}", `launch.storeBytes: Invalid value: 0: want text such as "10Gi"`},
 		{"folder of binaries", "launch: {folder: b.d}", `launch.folder: Invalid value: "b.d": want an absolute path`},
 		{"cgroup of tasks", "launch: {cgroup: ../x}", `launch.cgroup: Invalid value: "../x": want a cgroup's name such as nodeagent, without / before it`},
-		{"value for fields", "disk: 3", `disk: Invalid value: 3: want fields: cpu, horizon, minimum, reserve`},
+		{"value for fields", "disk: 3", `disk: Invalid value: 3: want fields: cpu, horizon, method, minimum, reserve`},
 		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"syntax", "disk: [\n", `yaml: line 1: did not find expected node content`},
@@ -132,7 +133,7 @@ hostRoot: /host
 listen: 127.0.0.1:0
 socket: /tmp/agent.sock
 containerd: {socket: /c.sock, namespaces: [default, moby]}
-disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%}
+disk: {reserve: 20Gi, horizon: 1h30m, minimum: "0", cpu: 0.5%, method: walk}
 restart:
   mode: observe
   onStall: rollback
@@ -153,7 +154,7 @@ launch: {enabled: true, folder: /b.d, root: /r, state: /s, cgroup: c/d, ports: 4
 		TypeMeta: metav1.TypeMeta{APIVersion: "nodeagent.dev/v1alpha1", Kind: "Config"},
 		Node:     "worker-7.example", HostRoot: "/host", Listen: "127.0.0.1:0", Socket: "/tmp/agent.sock",
 		Containerd: v1alpha1.ContainerdConfig{Socket: "/c.sock", Namespaces: []string{"default", "moby"}},
-		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%"},
+		Disk:       v1alpha1.DiskConfig{Reserve: "20Gi", Horizon: metav1.Duration{Duration: 90 * time.Minute}, Minimum: "0", CPU: "0.5%", Method: v1alpha1.MethodWalk},
 		Restart: v1alpha1.RestartConfig{Mode: v1alpha1.ModeObserve, OnStall: v1alpha1.OnStallRollback, Cooldown: metav1.Duration{Duration: time.Second},
 			Deadline: metav1.Duration{Duration: 10 * time.Second}, ExcludeNamespaces: []string{},
 			ApprovalTimeout: metav1.Duration{Duration: time.Minute}, Limits: v1alpha1.RestartLimits{Cluster: 1, Namespace: 2, Hourly: 3},

@@ -18,10 +18,10 @@ import (
 // containerdRoot is where containerd keeps its layers unless told otherwise.
 const containerdRoot = "/var/lib/containerd"
 
-// chooseMeter follows file events where that works, and walks elsewhere. events
-// is nil then; else it has to be run and closed.
+// chooseMeter follows file events where that works and may be, and walks
+// elsewhere. events is nil then; else it has to be run and closed.
 func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, events *disk.Events, err error) {
-	support := probeEvents(cfg.HostRoot, layersFolder(cfg))
+	support := supportOf(cfg, layersFolder(cfg))
 	if !support.OK {
 		log.Info("layers are walked", "part", "disk", "why", support.Why)
 		return disk.NewWalker(cfg.HostRoot), nil, nil
@@ -32,6 +32,14 @@ func chooseMeter(cfg *v1alpha1.Config, log *slog.Logger) (meter disk.Meter, even
 	}
 	log.Info("layers are measured by file events", "part", "disk", "why", support.Why)
 	return events, events, nil
+}
+
+// supportOf tells whether file events are followed in a folder.
+func supportOf(cfg *v1alpha1.Config, folder string) disk.Support {
+	if cfg.Disk.Method == v1alpha1.MethodWalk {
+		return disk.Support{Why: "disk.method says so"}
+	}
+	return probeEvents(cfg.HostRoot, folder)
 }
 
 // probeEvents tries it in a folder, or, where that is not there, at the root: each
@@ -76,7 +84,7 @@ func checkMeter(cfg *v1alpha1.Config) []finding {
 }
 
 func checkMethod(cfg *v1alpha1.Config, folder string) finding {
-	s := probeEvents(cfg.HostRoot, folder)
+	s := supportOf(cfg, folder)
 	if s.OK {
 		return finding{levelOK, "method", "events: " + s.Why}
 	}

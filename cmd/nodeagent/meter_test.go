@@ -44,3 +44,19 @@ func TestChooseMeter(t *testing.T) {
 		t.Errorf("check says %q, the agent takes a %T", says.text, meter)
 	}
 }
+
+// TestMethodWalk: the setting wins over what the kernel can.
+func TestMethodWalk(t *testing.T) {
+	cfg := v1alpha1.DefaultConfig()
+	cfg.Disk.Method = v1alpha1.MethodWalk
+	meter, events, err := chooseMeter(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, walks := meter.(*disk.Walker); !walks || events != nil {
+		t.Errorf("the meter is a %T beside events %v", meter, events)
+	}
+	if says := checkMeter(cfg)[0]; says.text != "walk: disk.method says so" {
+		t.Errorf("check says %q", says.text)
+	}
+}

@@ -185,6 +185,7 @@ func (e *Events) Forget(upper string) {
 		l.gone = true
 	}
 	e.mu.Unlock()
+	e.walker.Forget(upper)
 	if l != nil && l.mu.TryLock() { // else its Measure does it
 		e.discard(l)
 		l.mu.Unlock()
@@ -353,6 +354,13 @@ func (e *Events) Measure(ctx context.Context, target Target) (Look, error) {
 		return Look{}, fmt.Errorf("cannot follow %s: %w", upper, err)
 	}
 	return look, nil
+}
+
+// Probe implements Prober, for layers that are walked.
+func (e *Events) Probe(ctx context.Context, target Target) (Look, error) {
+	look, err := e.walker.Probe(ctx, target)
+	look.Method = e.walker.Method()
+	return look, err
 }
 
 func (e *Events) measure(ctx context.Context, l *eventLayer, target Target) (Look, error) {
@@ -527,7 +535,7 @@ func (e *Events) check(ctx context.Context, l *eventLayer, target Target, dirty 
 		return err
 	}
 	before := l.tree.usage
-	walked, err := e.walker.Measure(ctx, target)
+	walked, _, err := e.walker.walk(ctx, target)
 	if err != nil {
 		return err
 	}

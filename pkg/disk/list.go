@@ -217,8 +217,16 @@ func (w *Watcher) groupOf(folder string) *group {
 // the budget; the places of one share its part of it, so that a giant emptyDir
 // is looked at seldom and the layer beside it is not. A cheap place that grows
 // is looked at twice as often, so that a leak is sure a few seconds sooner.
+// What probes take is taken off.
 func (w *Watcher) pace() {
 	w.spent = false
+	w.paceLooks(w.opts.Share)
+	if taken := w.paceProbes(); taken > 0 {
+		w.paceLooks(w.opts.Share - taken)
+	}
+}
+
+func (w *Watcher) paceLooks(share float64) {
 	purses := make(map[*track][]*place)
 	for p := range w.awake {
 		if !p.measured() {
@@ -235,7 +243,7 @@ func (w *Watcher) pace() {
 	for _, places := range purses {
 		all, costs = append(all, places), append(costs, costOf(places))
 	}
-	for i, interval := range pace(costs, w.opts.Interval, w.opts.Share) {
+	for i, interval := range pace(costs, w.opts.Interval, share) {
 		if interval <= w.opts.Interval {
 			for _, p := range all[i] {
 				p.pace(interval, w.opts.Interval)
@@ -246,8 +254,8 @@ func (w *Watcher) pace() {
 		for _, p := range all[i] {
 			each = append(each, p.cost)
 		}
-		share := costs[i].Seconds() / interval.Seconds()
-		for j, interval := range pace(each, w.opts.Interval, share) {
+		part := costs[i].Seconds() / interval.Seconds()
+		for j, interval := range pace(each, w.opts.Interval, part) {
 			all[i][j].pace(interval, w.opts.Interval)
 		}
 	}

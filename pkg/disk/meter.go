@@ -17,7 +17,8 @@ var ErrGone = errors.New("layer is gone")
 var ErrLater = errors.New("too early to look again")
 
 // Meter measures layers and other folders. Every way of measuring (walk, events, snapshotter)
-// is one, and passes the contract suite in meter_test.go.
+// is one, and passes the contract suite in meter_test.go; where it cannot by its
+// nature, as the snapshotter's may not, its test says what comes of it instead.
 //
 // Measure returns ErrGone (wrapped) for a layer that is no longer there, and
 // any other error when the figure could not be taken. It never returns a part
@@ -40,6 +41,16 @@ type Listener interface {
 	// Rest tells that a folder is left alone until something happens in it, so
 	// that what is known of its files need not be kept. It must not block.
 	Rest(upper string)
+}
+
+// Prober is a Meter whose looks cost much, and that can tell between two of
+// them, at next to no cost, how the files go on that are likeliest to change.
+type Prober interface {
+	Meter
+	// Probe may be called after a Measure whose Look was Hot, also while
+	// the next Measure of that layer runs. A figure it tells is never less right than
+	// that of the Measure before it.
+	Probe(ctx context.Context, t Target) (Look, error)
 }
 
 // Target is the folder to be measured.
@@ -65,6 +76,8 @@ type Look struct {
 	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own
 	Still      bool            // a Listener will tell of whatever changes it
+	Hot        bool            // a Prober can tell how it goes on
+	Probed     bool            // it is a Prober's: the last look's figure, and what hot files grew since
 	Whole      bool            // all there is was read, as few looks do: its cost says nothing of the next
 
 	// Checked: this look made a full check of a figure that is followed, and

@@ -236,6 +236,9 @@ func overlaySteps(kind string) []step {
 		}},
 		{"O_TMPFILE given a name", func(t *testing.T, dir string) {
 			fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+			if errors.Is(err, unix.EOPNOTSUPP) && kernelBefore(t, 6, 3) {
+				t.Skip("overlayfs has O_TMPFILE since Linux 6.3")
+			}
 			must(t, err)
 			f := os.NewFile(uintptr(fd), "tmpfile")
 			t.Cleanup(func() { must(t, f.Close()) })
@@ -253,6 +256,16 @@ func overlaySteps(kind string) []step {
 			step{"reflink written", shell(`head -c 4096 /dev/zero | dd of=two conv=notrunc status=none`)})
 	}
 	return steps
+}
+
+func kernelBefore(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	must(t, unix.Uname(&u))
+	var a, b int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
+	must(t, err)
+	return a < major || a == major && b < minor
 }
 
 // overlayRandom does a thousand things in random order, with or without hard

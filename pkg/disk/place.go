@@ -115,6 +115,7 @@ type place struct {
 	due      time.Time
 	slot     int       // in the schedule, from 1; 0: it is not in it
 	started  time.Time // of the measure that runs; zero: none does
+	slow     bool      // that one is expected to take long
 	calm     bool      // nothing changes, and whatever will be told of
 	asleep   bool      // so it is left alone
 	woken    bool      // something happened since the measure was started
@@ -122,6 +123,19 @@ type place struct {
 	gone     time.Time // since when its folder is not there
 	method   string    // of the last good look
 	memory   bool      // it is in memory and no disk's matter
+	queued   bool      // due, and without a slot
+
+	// Of probes; see probes.go.
+	walked     time.Time     // start of the last look that was none
+	hot        bool          // that one said that there may be some
+	blind      bool          // it found more than they had seen
+	base       Usage         // its figure
+	baseAt     time.Time     // when that was true
+	probing    time.Time     // start of the probe that runs; zero: none does
+	probed     time.Time     // start of the last one, or of the last look
+	probeCost  time.Duration // as cost
+	probeEvery time.Duration // 0: there are none
+	takenBack  int           // samples of them, by the last look
 
 	// Of the last good look.
 	at     time.Time // zero: there was none
@@ -148,9 +162,12 @@ func (p *place) tried(now time.Time) bool {
 	return p.known() || p.failures > 0 || p.cost > 0 || stuck
 }
 
-// look takes in a good look, and tells when the figure was true.
+// look takes in a good look.
 func (p *place) look(l Look) {
-	p.since = l.Started
+	if p.takenBack = 0; !l.Probed {
+		p.since = l.Started
+		p.rebase(l)
+	}
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)
 	p.mark(l)
@@ -175,13 +192,12 @@ func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
 	p.trends = p.series.Trends().remembering(p.trends, u)
 }
 
-// took adds what a measure cost, good or not, to what it is expected to cost.
-func (p *place) took(d time.Duration) {
-	if p.cost == 0 {
-		p.cost = d
-		return
+// smoothed is what a measure is expected to cost once another took d, good or not.
+func smoothed(cost, d time.Duration) time.Duration {
+	if cost == 0 {
+		return d
 	}
-	p.cost = (p.cost + d) / 2
+	return (cost + d) / 2
 }
 
 // moves tells whether anything changed in the last minutes. Of an idle place

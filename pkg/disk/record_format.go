@@ -65,6 +65,7 @@ type recordLook struct {
 	// What all writers together held on the file system in that look.
 	FilesystemBytes  int64          `json:"filesystemBytes"`
 	FilesystemInodes int64          `json:"filesystemInodes"`
+	TakesBack        int            `json:"takesBack,omitempty"`
 	Grew             []recordGrowth `json:"grew,omitempty"`
 }
 

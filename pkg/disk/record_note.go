@@ -49,7 +49,7 @@ func (r *Recorder) judged(t *track, at time.Time, l Limits) {
 }
 
 func recordLookOf(id int, p *place) recordLook {
-	l := recordLook{Place: id, At: p.at, Mount: p.fs.mount, Bytes: p.usage.Bytes, Inodes: p.usage.Inodes}
+	l := recordLook{Place: id, At: p.at, Mount: p.fs.mount, Bytes: p.usage.Bytes, Inodes: p.usage.Inodes, TakesBack: p.takenBack}
 	if n := len(p.series); n > 0 {
 		l.FilesystemBytes, l.FilesystemInodes = p.series[n-1].Filesystem.Bytes, p.series[n-1].Filesystem.Inodes
 	}

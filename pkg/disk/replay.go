@@ -220,6 +220,7 @@ func (p *Replay) judged(j recordJudged) (*track, error) {
 			return nil, fmt.Errorf("nothing was said of the place %d", l.Place)
 		}
 		at.fs = p.filesystem(l.Mount)
+		at.series = at.series[:len(at.series)-min(len(at.series), max(0, l.TakesBack))]
 		at.sample(l.At, Usage{Bytes: l.Bytes, Inodes: l.Inodes}, FilesystemUsage{Used: l.FilesystemBytes, InodesUsed: l.FilesystemInodes})
 		at.evidence = nil
 		for _, g := range l.Grew {

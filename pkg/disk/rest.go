@@ -37,6 +37,7 @@ func (w *Watcher) rest(p *place, still bool) {
 	if !p.calm || fs.witness == nil || fs.witness == p {
 		return
 	}
+	w.schedule.remove(p)
 	p.asleep, p.due = true, restUntil()
 	delete(w.awake, p)
 	p.series = Series{p.series[len(p.series)-1]} // the memory of the others is given back

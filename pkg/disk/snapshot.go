@@ -64,6 +64,9 @@ func (w *Watcher) snapshot(now time.Time) snapshot {
 		if !p.started.IsZero() && now.Sub(p.started) > stuckAfter {
 			s.stuck++
 		}
+		if !p.probing.IsZero() && now.Sub(p.probing) > stuckAfter {
+			s.stuck++
+		}
 		if p.known() && p.fs.mount != "" {
 			fs := s.filesystems[p.fs.mount]
 			fs.attributed += p.usage.Bytes

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -62,6 +63,34 @@ func openFolder(dir int, name []byte) (int, error) {
 			return -1, errno
 		}
 	}
+}
+
+// openBelow opens a folder below an open one, for its files' stats alone.
+// Nothing leads out of it: no link is followed and no mount crossed.
+func openBelow(dir int, path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	path = strings.TrimPrefix(path, "/")
+	if path == "" {
+		path = "."
+	}
+	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+		Flags: flags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	fd = dir // before 5.6, or seccomp: name by name
+	for name := range strings.SplitSeq(path, "/") {
+		next, err := unix.Openat(fd, name, flags, 0)
+		if fd != dir {
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd = next
+	}
+	return fd, nil
 }
 
 // statAt takes the stat of a name, which ends with a NUL, without a copy.

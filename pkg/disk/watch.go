@@ -128,6 +128,7 @@ type Watcher struct {
 	schedule    schedule  // of the places that are awake
 	sleepers    schedule  // of the others
 	listener    Listener  // nil: places do not sleep
+	prober      Prober    // nil: there are only full looks
 	heard       time.Time // until then it told of all that happened
 	spent       bool      // since intervals were set
 	awake       map[*place]bool
@@ -147,9 +148,10 @@ type Watcher struct {
 	stop         chan struct{}
 }
 
-// result is what came of one measure.
+// result is what came of one measure, or of one probe.
 type result struct {
 	place *place
+	probe bool
 	look  Look
 	err   error
 	took  time.Duration
@@ -177,6 +179,7 @@ func NewWatcher(o Options) (*Watcher, error) {
 	if l, listens := o.Meter.(Listener); listens && o.Recorder == nil { // a recording has every look
 		w.listener = l
 	}
+	w.prober, _ = o.Meter.(Prober)
 	if err := w.register(o.Registerer); err != nil {
 		return nil, err
 	}
@@ -225,7 +228,11 @@ func (w *Watcher) drain() error {
 		select {
 		case r := <-w.done:
 			w.mu.Lock()
-			r.place.started = time.Time{}
+			if r.probe {
+				r.place.probing = time.Time{}
+			} else {
+				r.place.started = time.Time{}
+			}
 			w.mu.Unlock()
 		case <-w.scans:
 			w.mu.Lock()
@@ -242,7 +249,7 @@ func (w *Watcher) running() []string {
 	defer w.mu.Unlock()
 	var out []string
 	for _, p := range w.places {
-		if !p.started.IsZero() {
+		if !p.started.IsZero() || !p.probing.IsZero() {
 			out = append(out, p.id.folder)
 		}
 	}
@@ -303,42 +310,61 @@ func (w *Watcher) start(ctx context.Context) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := time.Now()
 	rest := w.queue[:0]
 	for _, p := range w.queue {
+		p.queued = false
 		if w.places[p.id] != p {
 			continue // it went while it waited
 		}
+		looks := p.started.IsZero() && (!p.probes() || !now.Add(w.together()).Before(p.walked.Add(p.interval)))
 		slow := p.cost >= slowLook
-		if p.group.running >= slots || (slow && p.group.slow > 0) {
+		switch {
+		case looks && p.group.running < slots && (!slow || p.group.slow == 0):
+			p.group.running++
+			if slow {
+				p.group.slow++
+			}
+			p.started, p.slow, p.woken = now, slow, false
+			p.walked, p.probed = now, now
+			brief := p.asleep || p.known() && p.cost < briefLook
+			go w.measure(ctx, p, target(p), brief, false)
+			w.plan(p) // its probes
+		case p.group.running < slots && p.probeDue(now.Add(w.together())):
+			p.group.running++
+			p.probing, p.probed = now, now
+			go w.measure(ctx, p, target(p), p.probeCost > 0 && p.probeCost < briefLook, true)
+			w.plan(p)
+		case looks || p.probeDue(now.Add(w.together())):
+			p.queued = true
 			rest = append(rest, p)
-			continue
+		default:
+			w.plan(p)
 		}
-		p.group.running++
-		if slow {
-			p.group.slow++
-		}
-		p.started, p.woken = time.Now(), false
-		brief := p.asleep || p.known() && p.cost < briefLook
-		go w.measure(ctx, p, Target{Layer: p.layer, Namespace: p.space, Since: p.since}, brief)
 	}
 	w.queue = rest
 }
 
+func target(p *place) Target { return Target{Layer: p.layer, Namespace: p.space, Since: p.since} }
+
 // measure runs on a goroutine of its own: the kernel may not come back from a
 // stuck file system. It touches nothing of the watcher.
-func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief bool) {
-	meter := w.opts.Meter
-	if target.Layer.Upper == "" {
-		meter = w.opts.Snapshots
+func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief, probe bool) {
+	measure := w.opts.Meter.Measure
+	switch {
+	case probe:
+		measure = w.prober.Probe
+	case target.Layer.Upper == "":
+		measure = w.opts.Snapshots.Measure
 	}
-	r, begun := result{place: p}, time.Now()
+	r, begun := result{place: p, probe: probe}, time.Now()
 	var waited time.Duration
 	if !brief {
 		goruntime.LockOSThread() // whose waiting is told
 		defer goruntime.UnlockOSThread()
 		waited = waitedForCPU(w.opts.Proc)
 	}
-	r.look, r.err = meter.Measure(ctx, target)
+	r.look, r.err = measure(ctx, target)
 	r.took = time.Since(begun)
 	r.work = r.took
 	if !brief {
@@ -356,14 +382,19 @@ func (w *Watcher) finish(r result) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.count(r)
+	if r.probe {
+		w.finishProbe(r)
+		return
+	}
 	p.group.running--
-	if p.cost >= slowLook {
+	if p.slow {
 		p.group.slow--
 	}
 	p.due = p.started.Add(p.interval)
-	p.started = time.Time{}
+	p.started, p.slow = time.Time{}, false
+	p.hot = r.err == nil && r.look.Hot && w.prober != nil || p.hot && errors.Is(r.err, ErrLater)
 	if r.err != nil || !r.look.Whole {
-		p.took(r.work)
+		p.cost = smoothed(p.cost, r.work)
 		w.spent = true
 	}
 	if w.places[p.id] != p {
@@ -387,8 +418,11 @@ func (w *Watcher) finish(r result) {
 		w.look(p, r.look)
 		w.rest(p, r.look.Still)
 	}
-	if p.measured() {
-		w.waiting(p).add(p)
+	switch {
+	case p.asleep:
+		w.sleepers.add(p)
+	case p.measured():
+		w.plan(p)
 	}
 }
 
@@ -396,6 +430,10 @@ func (w *Watcher) finish(r result) {
 func (w *Watcher) count(r result) {
 	method := cmp.Or(r.look.Method, r.place.method, w.opts.Meter.Method())
 	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
+	if r.probe {
+		w.durations.WithLabelValues("probe").Observe(r.took.Seconds())
+		return
+	}
 	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
 	if r.err == nil && r.look.Checked {
 		wrong(w.errors, method, r.look.Error.Bytes)

@@ -35,6 +35,7 @@ func DefaultConfig() *Config {
 			Horizon: metav1.Duration{Duration: 30 * time.Minute},
 			Minimum: "64Mi",
 			CPU:     "2%",
+			Method:  MethodAuto,
 		},
 		Restart: RestartConfig{
 			Mode:              ModeAct,
@@ -135,6 +136,9 @@ func (c *DiskConfig) validate(at *field.Path) field.ErrorList {
 	}
 	if s, err := parsePercent(c.CPU); err != nil || s < 0.001 {
 		errs = append(errs, field.Invalid(at.Child("cpu"), c.CPU, "want a share of one core between 0.1% and 100%, such as 2%"))
+	}
+	if c.Method != MethodAuto && c.Method != MethodWalk {
+		errs = append(errs, field.NotSupported(at.Child("method"), c.Method, []DiskMethod{MethodAuto, MethodWalk}))
 	}
 	if d := c.Horizon.Duration; d < time.Minute || d > 7*24*time.Hour {
 		errs = append(errs, field.Invalid(at.Child("horizon"), d.String(), "want between 1m and 168h"))

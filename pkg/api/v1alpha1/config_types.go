@@ -69,7 +69,21 @@ type DiskConfig struct {
 	// cpu is the share of one core that measuring may take on average; layers
 	// with very many files are then measured less often. 0.1% to 100%.
 	CPU string `json:"cpu,omitempty"`
+
+	// method is how layers are measured that are folders: auto (by file events
+	// where the kernel tells of them, by walking elsewhere) or walk. nodeagent
+	// check tells what auto chooses and why.
+	Method DiskMethod `json:"method,omitempty"`
 }
+
+// DiskMethod says how layers are measured.
+type DiskMethod string
+
+// The methods.
+const (
+	MethodAuto DiskMethod = "auto"
+	MethodWalk DiskMethod = "walk"
+)
 
 // RestartMode says what becomes of a Restart.
 type RestartMode string

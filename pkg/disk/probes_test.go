@@ -1,0 +1,181 @@
+//go:build linux
+
+package disk
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// probing is a stage whose looks are costly and that can be probed.
+type probing struct {
+	*stage
+	mu      sync.Mutex
+	base    map[string]Look // by upper folder, of the last walk
+	probes  map[string]int
+	busy    map[string]bool
+	hot     func(s float64) int64 // bytes by which hot files grew since the start
+	cost    time.Duration
+	walkedS map[string]float64
+}
+
+func newProbing() *probing {
+	return &probing{
+		stage: newStage(), base: make(map[string]Look), probes: make(map[string]int), busy: make(map[string]bool),
+		walkedS: make(map[string]float64), hot: func(float64) int64 { return 0 },
+	}
+}
+
+func (p *probing) options(t *testing.T) Options {
+	o := p.stage.options(t)
+	o.Meter = p
+	return o
+}
+
+func (p *probing) Measure(ctx context.Context, t Target) (Look, error) {
+	l, err := p.stage.Measure(ctx, t)
+	l.Hot = true
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.base[t.Layer.Upper], p.walkedS[t.Layer.Upper] = l, time.Since(p.begun).Seconds()
+	return l, err
+}
+
+func (p *probing) Probe(_ context.Context, t Target) (Look, error) {
+	upper := t.Layer.Upper
+	p.mu.Lock()
+	if p.busy[upper] {
+		panic("two probes of one layer at once")
+	}
+	p.busy[upper] = true
+	p.mu.Unlock()
+	if p.cost > 0 {
+		time.Sleep(p.cost)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy[upper] = false
+	p.probes[upper]++
+	l := p.base[upper]
+	l.Usage.Bytes += p.hot(time.Since(p.begun).Seconds()) - p.hot(p.walkedS[upper])
+	l.Started, l.Took, l.Probed = time.Now().Add(-p.cost), p.cost, true
+	return l, nil
+}
+
+func (p *probing) probed(upper string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.probes[upper]
+}
+
+// TestWatcherProbesBetweenLooks: a layer whose look takes 8 s, so that it may
+// be looked at every 160 s alone, is told of in time all the same, while
+// it is looked at too.
+func TestWatcherProbesBetweenLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbing()
+		leak := func(s float64) float64 { return 10 + 20*max(0, s-400) }
+		s.hot = func(s float64) int64 { return int64(leak(s) * mib) }
+		giant := s.add(app, holds(leak))
+		s.stage.cost[giant.Layer.Upper] = 8 * time.Second
+		w := watch(t, s.options(t))
+		pass(400 * time.Second)
+		if n := s.count(giant); n > 4 {
+			t.Errorf("walked %d times in 400 s, want 3", n)
+		}
+		if n := s.probed(giant.Layer.Upper); n < 200 || n > 280 {
+			t.Errorf("probed %d times in 400 s, want one each 1.5 s", n)
+		}
+		pass(12 * time.Second)
+		select {
+		case v := <-w.Offences():
+			if v.Container.ID != app.ID {
+				t.Errorf("told %+v", v)
+			}
+		default:
+			t.Error("not told 12 s after the leak began")
+		}
+		before, last, walks := s.probed(giant.Layer.Upper), int64(0), s.count(giant)
+		for range 400 {
+			pass(time.Second)
+			v := w.Verdicts()[0]
+			if late := s.hot(time.Since(s.begun).Seconds()) - v.Usage.Bytes; late > 42*mib {
+				t.Fatalf("%d MiB behind: more than 2 s", late/mib)
+			}
+			if v.Usage.Bytes < last {
+				t.Fatalf("%d after %d: a look went back", v.Usage.Bytes, last)
+			}
+			last = v.Usage.Bytes
+		}
+		if n := s.probed(giant.Layer.Upper) - before; n < 380 {
+			t.Errorf("probed %d times in 400 s of growth", n)
+		}
+		if s.count(giant) == walks {
+			t.Error("never looked at while it grew")
+		}
+	})
+}
+
+// TestWatcherBelievesNoBlindProbe: where the files that grow are not the hot
+// ones, the looks alone make the forecast, as if there were no probes.
+func TestWatcherBelievesNoBlindProbe(t *testing.T) {
+	verdict := func(probes bool) Verdict {
+		var out Verdict
+		synctest.Test(t, func(t *testing.T) {
+			s := newProbing()
+			giant := s.add(app, holds(func(s float64) float64 { return 10 + 2*s }))
+			s.stage.cost[giant.Layer.Upper] = 2 * time.Second
+			o := s.options(t)
+			if !probes {
+				o.Meter = s.stage
+			}
+			w := watch(t, o)
+			pass(20 * time.Minute)
+			out = w.Verdicts()[0]
+		})
+		return out
+	}
+	with, without := verdict(true), verdict(false)
+	if !with.Offender && without.Offender || without.Rate.Expected == 0 {
+		t.Errorf("offender %v, without probes %v", with.Offender, without.Offender)
+	}
+	if r, want := with.Rate.Expected, without.Rate.Expected; r < 0.9*want || r > 1.1*want {
+		t.Errorf("it grows by %.0f bytes/s, without probes by %.0f", r, want)
+	}
+}
+
+// TestProbesHaveAShare: costly probes of many layers take half of what there is
+// for looks at most, and what grows comes first.
+func TestProbesHaveAShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbing()
+		s.cost = 10 * time.Millisecond
+		var all []string
+		for i := range 40 {
+			id := string(rune('A' + i))
+			look := still(5)
+			c := s.add(container(id, "u-"+id, "app", id), look)
+			s.stage.cost[c.Layer.Upper] = 100 * time.Millisecond
+			all = append(all, c.Layer.Upper)
+		}
+		o := s.options(t)
+		watch(t, o)
+		pass(time.Minute)
+		before := 0
+		for _, upper := range all {
+			before += s.probed(upper)
+		}
+		pass(10 * time.Minute)
+		after := 0
+		for _, upper := range all {
+			after += s.probed(upper)
+		}
+		// 0.025 of a core for 600 s at 10 ms each.
+		if n := after - before; n < 1300 || n > 1600 {
+			t.Errorf("%d probes in 10 min, want 1500", n)
+		}
+	})
+}
