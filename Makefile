@@ -107,7 +107,7 @@ bin/vm:
 
 VM_PROGRAMS := --program sh --program sleep --program du
 VM_CONTAINERS := $(addprefix --program ,bash head dd truncate fallocate mkdir rmdir rm mv ln cp cat chmod chown touch seq gzip mount mkfs.ext4 mkfs.xfs)
-VM_PROBES := TestProbes|TestProbeInALargeFolder|TestProbeIsNotFooled|TestProbeEvidence
+VM_PROBES := TestProbes|TestProbeInALargeFolder|TestProbeOfAFullLayer|TestProbeIsNotFooled|TestProbeEvidence
 # They ask what the walk takes in descriptors and memory, which is the same on
 # any kernel; the second takes four minutes of the three disks' nine under emulation.
 VM_SKIP := TestWalkKeepsFewDescriptors|TestWalkHostileTree

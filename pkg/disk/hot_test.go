@@ -190,6 +190,42 @@ func TestProbeInALargeFolder(t *testing.T) {
 	check("deleted")
 }
 
+// TestProbeOfAFullLayer: a new file, or one that begins to grow, takes the place of
+// a colder one where all are taken.
+func TestProbeOfAFullLayer(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2 * hotFiles {
+		write(t, filepath.Join(dir, "data", strconv.Itoa(i)), 8192)
+	}
+	syncFilesystem(t, dir)
+	w := NewWalker("/")
+	measure(t, w, layerAt(dir))
+	l := w.layers[dir]
+	if l.files != hotFiles {
+		t.Fatalf("%d hot files, want %d", l.files, hotFiles)
+	}
+	for _, f := range l.folders { // an hour later
+		for _, x := range f.files {
+			x.age = 12
+		}
+	}
+	log := filepath.Join(dir, "app.log")
+	write(t, log, 4096)
+	for i := range 5 {
+		if i == 3 {
+			log = filepath.Join(dir, "data/0")
+			write(t, filepath.Join(dir, "data/new"), 1)
+		}
+		grow(t, log, 300_000)
+		if got, want := probe(t, w, dir).Usage, du(t, dir); got != want {
+			t.Fatalf("%d: probed %+v, du says %+v", i, got, want)
+		}
+		if l.files > hotFiles {
+			t.Fatalf("%d hot files", l.files)
+		}
+	}
+}
+
 // TestProbeEvidence: a probe tells what a walk would of the files it looks at.
 func TestProbeEvidence(t *testing.T) {
 	dir := t.TempDir()

@@ -161,6 +161,7 @@ func (l *hotLayer) folder(root int, f *hotFolder) (bool, error) {
 		case err == nil && l.stat.Ino == x.ino && l.stat.Dev == l.dev:
 			if l.grow(f, x.bytes, l.stat.Blocks*512) {
 				l.told(f, Item{Path: x.path(), Bytes: l.stat.Blocks * 512})
+				x.age = 0
 			}
 			x.bytes, x.linked = l.stat.Blocks*512, l.stat.Nlink > 1
 		case f.listed:
@@ -175,8 +176,7 @@ func (l *hotLayer) folder(root int, f *hotFolder) (bool, error) {
 // replaced takes a hot file off in a folder whose other files are not known; it
 // tells of the one that has its name now.
 func (l *hotLayer) replaced(dir int, f *hotFolder, x *hotFile, there bool) {
-	f.files = slices.DeleteFunc(f.files, func(y *hotFile) bool { return x == y })
-	l.files--
+	l.cool(x)
 	if !x.linked { // else it has another name
 		l.gone(f, hotKnown{x.ino, x.bytes}, x.path())
 	}
@@ -208,8 +208,8 @@ func (l *hotLayer) list(dir int, f *hotFolder, changed int64) error {
 	seen := make([]bool, len(before))
 	l.files -= len(f.files)
 	f.known, f.files = make([]hotKnown, 0, len(all)), nil
+	var others []hotEntry // that came, or that changed without being hot
 	for _, e := range all {
-		l.stat = e.stat
 		bytes := e.stat.Blocks * 512
 		i, ok := slices.BinarySearchFunc(before, hotKnown{ino: e.stat.Ino}, byInode)
 		switch x := hot[e.stat.Ino]; {
@@ -226,11 +226,19 @@ func (l *hotLayer) list(dir int, f *hotFolder, changed int64) error {
 		case ok:
 			seen[i] = true
 			f.known = append(f.known, hotKnown{e.stat.Ino, bytes})
-			if l.grow(f, before[i].bytes, bytes) && l.hot(f, e.name) {
-				l.told(f, Item{Path: f.entry(e.name), Bytes: bytes})
+			if l.grow(f, before[i].bytes, bytes) {
+				others = append(others, e)
 			}
 		case e.stat.Nlink == 1:
+			others = append(others, e)
+		}
+	}
+	for _, e := range others {
+		l.stat = e.stat
+		if _, ok := slices.BinarySearchFunc(before, hotKnown{ino: e.stat.Ino}, byInode); !ok {
 			l.came(dir, f, e.name)
+		} else if l.hot(f, e.name) {
+			l.told(f, Item{Path: f.entry(e.name), Bytes: e.stat.Blocks * 512})
 		}
 	}
 	slices.SortFunc(f.known, byInode)
@@ -305,17 +313,46 @@ func (l *hotLayer) entry(dir int, d dirent, all []hotEntry) ([]hotEntry, error) 
 	return append(all, hotEntry{slices.Clone(d.name), st}), nil
 }
 
-// hot has the file whose stat was just taken looked at from now on, while there
-// is room for one more, and tells whether there was.
+// hot has the file whose stat was just taken looked at from now on, in the place
+// of the coldest where there are many. It tells whether it is.
 func (l *hotLayer) hot(f *hotFolder, name []byte) bool {
-	if l.files >= hotFiles || l.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+	if l.stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false
 	}
+	x := &hotFile{folder: f, ino: l.stat.Ino, bytes: l.stat.Blocks * 512, linked: l.stat.Nlink > 1}
+	if l.files >= hotFiles {
+		coldest := l.coldest()
+		if coldest == nil || !coldest.colder(x) {
+			return false
+		}
+		l.cool(coldest)
+	}
+	x.name = slices.Clone(name)
 	l.files++
-	f.files = append(f.files, &hotFile{
-		folder: f, name: slices.Clone(name), ino: l.stat.Ino, bytes: l.stat.Blocks * 512, linked: l.stat.Nlink > 1,
-	})
+	f.files = append(f.files, x)
 	return true
+}
+
+func (l *hotLayer) coldest() *hotFile {
+	var coldest *hotFile
+	for _, f := range l.folders {
+		for _, x := range f.files {
+			if coldest == nil || x.colder(coldest) {
+				coldest = x
+			}
+		}
+	}
+	return coldest
+}
+
+// cool has a file looked at no more.
+func (l *hotLayer) cool(x *hotFile) {
+	f := x.folder
+	if i, ok := f.at(x.ino); ok {
+		f.known[i].bytes = x.bytes
+	}
+	f.files = slices.DeleteFunc(f.files, func(y *hotFile) bool { return x == y })
+	l.files--
 }
 
 // came takes in a file that was not in the folder. It is a new one if it was
@@ -381,6 +418,7 @@ func (l *hotLayer) drop(f *hotFolder) {
 		}
 	}
 	l.files -= len(f.files)
+	f.files, f.known = nil, nil
 	l.told(f, Item{})
 	for path := range l.items {
 		if strings.HasPrefix(path, f.path+"/") {
