@@ -17,4 +17,4 @@ func cloneOnStack(args *cloneArgs, size uintptr, m *image) (pid uintptr, errno s
 //
 //go:nosplit
 //go:norace
-func childOf(m *image) { m.child() }
+func childOf(m *image) { m.child() } //nolint:unused // fork_amd64.s calls it
