@@ -49,7 +49,7 @@ image: bin/nodeagent bin/image ## the agent as an OCI image, into dist/nodeagent
 
 dist/webapp.tar: bin/webapp bin/image
 	@mkdir -p dist
-	bin/image -binary bin/webapp -name nodeagent.dev/webapp:dev -out $@
+	bin/image -binary bin/webapp -name nodeagent.dev/webapp:dev -volume /data -out $@
 
 .PHONY: generate
 generate: ## the CRDs and deepcopy functions from the Go types, the docs from the code

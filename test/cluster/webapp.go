@@ -219,6 +219,12 @@ func (c *Cluster) Leak(ctx context.Context, pod *corev1.Pod, rate string) error 
 	return c.tell(ctx, pod, http.MethodPost, "leak", map[string]string{"rate": rate, "file": LeakFile})
 }
 
+// Write makes one pod write so many bytes (3Mi) at once: into a file, which it
+// deletes and holds open where then is "hold", or to its log where file is "-".
+func (c *Cluster) Write(ctx context.Context, pod *corev1.Pod, file, bytes, then string) error {
+	return c.tell(ctx, pod, http.MethodPost, "write", map[string]string{"file": file, "bytes": bytes, "then": then})
+}
+
 // EndLeak makes it stop.
 func (c *Cluster) EndLeak(ctx context.Context, pod *corev1.Pod) error {
 	return c.tell(ctx, pod, http.MethodDelete, "leak", nil)

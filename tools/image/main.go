@@ -28,6 +28,7 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "", "static binary that becomes the entry point")
 	flag.StringVar(&o.name, "name", "", "full image name, such as nodeagent.dev/nodeagent:v1")
 	flag.StringVar(&o.out, "out", "", "OCI archive to write")
+	flag.StringVar(&o.volume, "volume", "", "folder that is a VOLUME of the image")
 	flag.StringVar(&o.arch, "arch", runtime.GOARCH, "architecture of the binary")
 	flag.Parse()
 	if o.binary == "" || o.name == "" || o.out == "" {
@@ -40,7 +41,7 @@ func main() {
 	}
 }
 
-type options struct{ binary, name, out, arch string }
+type options struct{ binary, name, out, arch, volume string }
 
 func build(o options) error {
 	img, err := imageOf(o)
@@ -97,6 +98,9 @@ func imageOf(o options) (v1.Image, error) {
 	cfg.OS, cfg.Architecture = "linux", o.arch
 	cfg.Config.Entrypoint = []string{entry}
 	cfg.Config.Env = []string{"PATH=/"}
+	if o.volume != "" {
+		cfg.Config.Volumes = map[string]struct{}{o.volume: {}}
+	}
 	return mutate.ConfigFile(img, cfg)
 }
 

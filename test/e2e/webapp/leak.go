@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 type leak struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc
+	held   []*os.File // deleted, and open until the end
 }
 
 // start begins to write rate (20Mi, 512Ki) bytes a second into file.
@@ -77,4 +79,34 @@ func parseRate(s string) (int, error) {
 		return 0, fmt.Errorf("cannot use rate %q: want a number with Ki or Mi", s)
 	}
 	return n * unit, nil
+}
+
+// fill writes so many bytes at once: into a new file, which it deletes and holds
+// open where then is "hold", or as log lines to stdout where file is "-".
+func (l *leak) fill(file, bytes, then string) error {
+	n, err := parseRate(bytes)
+	if err != nil {
+		return err
+	}
+	if file == "-" {
+		_, err := fmt.Print(strings.Repeat(strings.Repeat("x", 99)+"\n", n/100+1))
+		return err
+	}
+	f, err := os.Create(file) //nolint:gosec // whoever may ask says where
+	if err != nil {
+		return fmt.Errorf("cannot make %s: %w", file, err)
+	}
+	if _, err := f.Write(make([]byte, n)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if then != "hold" {
+		return f.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, f)
+	return os.Remove(file) //nolint:gosec // likewise
 }

@@ -79,6 +79,12 @@ func routes(ctx context.Context, l *leak, stopping *atomic.Bool) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
+	mux.HandleFunc("POST /write", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if err := l.fill(q.Get("file"), q.Get("bytes"), q.Get("then")); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
 	mux.HandleFunc("DELETE /leak", func(http.ResponseWriter, *http.Request) { l.stop() })
 	return mux
 }

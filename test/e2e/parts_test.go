@@ -1,0 +1,109 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/test/cluster"
+)
+
+// A pod writes into all that it has: its layer, its log, an emptyDir, a VOLUME
+// of its image, and a file that it deletes and holds open. The agent tells of
+// each what du, and the kernel, tell on the node. Then it leaks, and the Event on
+// the pod names the file.
+func TestAllParts(t *testing.T) {
+	s := newStory(t, 4*time.Minute)
+	web := cluster.Deployment(s.namespace, "web", 1)
+	spec := &web.Spec.Template.Spec
+	spec.Volumes = []corev1.Volume{{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "cache", MountPath: "/cache"}}
+	s.create(web)
+	pod := s.untilReady("web", 1)[0]
+	for file, bytes := range map[string]string{"/tmp/layer": "3Mi", "-": "200Ki", "/cache/file": "5Mi", "/data/file": "7Mi"} {
+		s.must(s.Write(s.ctx, &pod, file, bytes, ""))
+	}
+	s.must(s.Write(s.ctx, &pod, "/tmp/held", "9Mi", "hold"))
+
+	agent, err := s.AgentPod(s.ctx, pod.Spec.NodeName)
+	s.must(err)
+	var told, truth map[string]int64
+	err = cluster.Until(s.ctx, "the agent's figures are those of the node", func(ctx context.Context) (bool, error) {
+		var err error
+		if told, err = s.partsTold(ctx, agent, &pod); err != nil {
+			return false, err
+		}
+		truth, err = s.partsThere(ctx, &pod)
+		return maps.Equal(told, truth), err
+	})
+	if err != nil {
+		t.Fatalf("told %v, on the node %v: %v", told, truth, err)
+	}
+	for part, least := range map[string]int64{"layer": 3 << 20, "logs": 200 << 10, "emptydir": 5 << 20, "volume": 7 << 20, "deleted": 9 << 20} {
+		if told[part] < least {
+			t.Errorf("%s is %d bytes, want %d or more", part, told[part], least)
+		}
+	}
+	s.leak(&pod)
+	s.must(cluster.Until(s.ctx, "an Event on the pod names the file", func(ctx context.Context) (bool, error) {
+		list := &corev1.EventList{}
+		err := s.List(ctx, list, client.InNamespace(s.namespace))
+		for _, e := range list.Items {
+			if e.InvolvedObject.Name == pod.Name && e.Reason == "DiskFill" && strings.Contains(e.Message, cluster.LeakFile) {
+				return true, err
+			}
+		}
+		return false, err
+	}))
+}
+
+// partsTold is what `top` tells of the pod's one container.
+func (s *story) partsTold(ctx context.Context, agent, pod *corev1.Pod) (map[string]int64, error) {
+	out, err := s.Kubectl(ctx, "-n", cluster.Namespace, "exec", agent.Name, "--", "/nodeagent", "top", "-o", "json", "--filter", pod.Name)
+	if err != nil {
+		return nil, err
+	}
+	var report struct {
+		Containers []struct{ Parts map[string]int64 }
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Containers) != 1 {
+		return nil, err
+	}
+	return report.Containers[0].Parts, nil
+}
+
+// partsThere is what there is, by du where the kubelet and containerd keep it,
+// and by the stat of what the container's processes have open.
+func (s *story) partsThere(ctx context.Context, pod *corev1.Pod) (map[string]int64, error) {
+	now := &corev1.Pod{}
+	if err := s.Get(ctx, client.ObjectKeyFromObject(pod), now); err != nil {
+		return nil, err
+	}
+	_, id, _ := strings.Cut(now.Status.ContainerStatuses[0].ContainerID, "://")
+	du := func(folder string) string { return "du -s -B1 " + folder + " | cut -f1" }
+	out := make(map[string]int64)
+	for part, script := range map[string]string{
+		"layer":    du(`"$(ctr -n k8s.io snapshots mounts /x ` + id + ` | grep -o 'upperdir=[^,]*' | cut -d= -f2)"`),
+		"logs":     du(fmt.Sprintf("/var/log/pods/%s_%s_%s/app", pod.Namespace, pod.Name, pod.UID)),
+		"emptydir": du(fmt.Sprintf("/var/lib/kubelet/pods/%s/volumes/kubernetes.io~empty-dir/cache", pod.UID)),
+		"volume":   du("/var/lib/containerd/io.containerd.grpc.v1.cri/containers/" + id + "/volumes/*"),
+		"deleted":  `for f in /proc/$(ctr -n k8s.io tasks ls | grep ^` + id + ` | tr -s ' ' | cut -d' ' -f2)/fd/*; do case "$(readlink $f)" in *' (deleted)') echo $(($(stat -L -c '%b*%B' $f)));; esac; done`,
+	} {
+		text, err := s.Lab(ctx, "exec", pod.Spec.NodeName, "--", "sh", "-c", script)
+		if err != nil {
+			return nil, err
+		}
+		if out[part], err = strconv.ParseInt(strings.TrimSpace(text), 10, 64); err != nil {
+			return nil, fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	return out, nil
+}
