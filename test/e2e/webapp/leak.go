@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"strconv"
 )
 
 // leak writes log lines into a file at a steady rate until it is stopped.
 type leak struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc
+	held   []*os.File // deleted, and open until the end
 }
 
 // start begins to write rate (20Mi, 512Ki) bytes a second into file.
@@ -82,7 +82,7 @@ func parseRate(s string) (int, error) {
 
 // fill writes so many bytes at once: into a new file, which it deletes and holds
 // open where then is "hold", or as log lines to stdout where file is "-".
-func fill(file, bytes, then string) error {
+func (l *leak) fill(file, bytes, then string) error {
 	n, err := parseRate(bytes)
 	if err != nil {
 		return err
@@ -104,9 +104,8 @@ func fill(file, bytes, then string) error {
 	if then != "hold" {
 		return f.Close()
 	}
-	held = append(held, f)
-	return os.Remove(file)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, f)
+	return os.Remove(file) //nolint:gosec // likewise
 }
-
-// held keeps deleted files open until the end.
-var held []*os.File

@@ -81,7 +81,7 @@ func routes(ctx context.Context, l *leak, stopping *atomic.Bool) http.Handler {
 	})
 	mux.HandleFunc("POST /write", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		if err := fill(q.Get("file"), q.Get("bytes"), q.Get("then")); err != nil {
+		if err := l.fill(q.Get("file"), q.Get("bytes"), q.Get("then")); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
