@@ -6,7 +6,7 @@ import "time"
 // Prober tells how its hot files go on:
 //
 //	look ──→ probe → probe → … → probe ──→ look
-//	          └ each 1.5 s, each second while it grows ┘
+//	          └ each 1.25 s, each second while it grows ┘
 //
 // A probe may run beside a look, which takes seconds where there are very many
 // files. Its figure is a sample as any other, with one exception: when a look finds
@@ -116,7 +116,7 @@ func (w *Watcher) paceProbes() float64 {
 	}
 	left := w.opts.Share / 2
 	left -= w.paceEach(growing, w.opts.Interval/2, left)
-	left -= w.paceEach(others, w.opts.Interval*3/4, max(left, w.opts.Share/20))
+	left -= w.paceEach(others, w.opts.Interval*5/8, max(left, w.opts.Share/20))
 	return w.opts.Share/2 - left
 }
 
