@@ -87,7 +87,9 @@ func (w *Watcher) finishProbe(r result) {
 	p := r.place
 	begun := p.probing
 	p.probing, p.group.running = time.Time{}, p.group.running-1
-	p.probeCost, w.spent = smoothed(p.probeCost, r.work), true
+	// What was not yet in the kernel's caches costs the first one ten times as
+	// much: by the mean, many layers would have their next one 10 s later.
+	p.probeCost, w.spent = min(r.work, smoothed(p.probeCost, r.work)), true
 	if w.places[p.id] != p {
 		return
 	}
