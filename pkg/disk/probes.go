@@ -87,9 +87,7 @@ func (w *Watcher) finishProbe(r result) {
 	p := r.place
 	begun := p.probing
 	p.probing, p.group.running = time.Time{}, p.group.running-1
-	// What was not yet in the kernel's caches costs the first one ten times as
-	// much: by the mean, many layers would have their next one 10 s later.
-	p.probeCost, w.spent = min(r.work, smoothed(p.probeCost, r.work)), true
+	p.probeCost, w.spent = probeCost(p.probeCost, r.work), true
 	if w.places[p.id] != p {
 		return
 	}
@@ -100,6 +98,16 @@ func (w *Watcher) finishProbe(r result) {
 		w.look(p, r.look)
 	}
 	w.plan(p)
+}
+
+// probeCost is what a probe is expected to cost after another took d. Where the
+// kernel's caches are cold, or others had the CPU, d is ten times as much; by a
+// mean the next probe would come 10 s later for that. So it falls at once and rises by half at most.
+func probeCost(cost, d time.Duration) time.Duration {
+	if cost == 0 {
+		return d
+	}
+	return min(d, smoothed(cost, min(d, 2*cost)))
 }
 
 // paceProbes sets how often each place is probed that is looked at too seldom,

@@ -184,3 +184,22 @@ func TestProbesHaveAShare(t *testing.T) {
 		}
 	})
 }
+
+// TestProbeCost: one outlier does not keep a place from its next probe, and what
+// lasts is learnt.
+func TestProbeCost(t *testing.T) {
+	const usual = 100 * time.Microsecond
+	cost := probeCost(0, 10*usual)
+	if cost = probeCost(cost, usual); cost != usual {
+		t.Errorf("%v after a cold first one, want %v", cost, usual)
+	}
+	if got := probeCost(cost, 100*usual); got != usual*3/2 {
+		t.Errorf("%v after an outlier, want half as much again", got)
+	}
+	for range 8 {
+		cost = probeCost(cost, 10*usual)
+	}
+	if cost < 9*usual || cost > 10*usual {
+		t.Errorf("%v after eight of %v", cost, 10*usual)
+	}
+}
