@@ -178,7 +178,7 @@ bin/bench-disk:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./bench/disk
 
 .PHONY: bench-disk
-bench-disk: parts bin/nodeagent bin/bench-disk ## what watching costs, beside containerd, du and gdu (26 minutes); LOADS=walk,idle for some
+bench-disk: parts bin/nodeagent bin/bench-disk ## what watching costs, beside containerd, du and gdu (31 minutes); LOADS=walk,idle for some
 	gdu=$$($(LAB) fetch gdu)/usr/bin/gdu && eval "$$($(LAB) test-env)" && \
 	  bin/bench-disk -agent bin/nodeagent -gdu "$$gdu" $(if $(LOADS),-loads $(LOADS),-results bench/results/disk.json -readme bench/README.md)
 

@@ -19,8 +19,9 @@ const (
 	// hotFiles bounds the hot files of a layer.
 	hotFiles = 128
 	// hotSpan: of the files that did not change for so long, hotQuiet are hot.
-	hotSpan  = time.Minute
-	hotQuiet = 16
+	// A probe of a layer at rest is to cost some 50 system calls.
+	hotSpan  = 10 * time.Second
+	hotQuiet = 8
 	// hotListed bounds the files of a folder that are all known, and
 	// hotListedAll those of all such folders of a layer: 16 bytes each.
 	hotListed    = 512

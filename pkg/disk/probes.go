@@ -6,7 +6,7 @@ import "time"
 // Prober tells how its hot files go on:
 //
 //	look ──→ probe → probe → … → probe ──→ look
-//	          └ each 1.5 s, each second while it grows ┘
+//	          └ each 1.25 s, each second while it grows ┘
 //
 // A probe may run beside a look, which takes seconds where there are very many
 // files. Its figure is a sample as any other, with one exception: when a look finds
@@ -87,7 +87,7 @@ func (w *Watcher) finishProbe(r result) {
 	p := r.place
 	begun := p.probing
 	p.probing, p.group.running = time.Time{}, p.group.running-1
-	p.probeCost, w.spent = smoothed(p.probeCost, r.work), true
+	p.probeCost, w.spent = probeCost(p.probeCost, r.work), true
 	if w.places[p.id] != p {
 		return
 	}
@@ -98,6 +98,16 @@ func (w *Watcher) finishProbe(r result) {
 		w.look(p, r.look)
 	}
 	w.plan(p)
+}
+
+// probeCost is what a probe is expected to cost after another took d. Where the
+// kernel's caches are cold, or others had the CPU, d is ten times as much; by a
+// mean the next probe would come 10 s later for that. So it falls at once and rises by half at most.
+func probeCost(cost, d time.Duration) time.Duration {
+	if cost == 0 {
+		return d
+	}
+	return min(d, smoothed(cost, min(d, 2*cost)))
 }
 
 // paceProbes sets how often each place is probed that is looked at too seldom,
@@ -116,7 +126,7 @@ func (w *Watcher) paceProbes() float64 {
 	}
 	left := w.opts.Share / 2
 	left -= w.paceEach(growing, w.opts.Interval/2, left)
-	left -= w.paceEach(others, w.opts.Interval*3/4, max(left, w.opts.Share/20))
+	left -= w.paceEach(others, w.opts.Interval*5/8, max(left, w.opts.Share/20))
 	return w.opts.Share/2 - left
 }
 

@@ -86,8 +86,8 @@ func TestWatcherProbesBetweenLooks(t *testing.T) {
 		if n := s.count(giant); n > 4 {
 			t.Errorf("walked %d times in 400 s, want 3", n)
 		}
-		if n := s.probed(giant.Layer.Upper); n < 200 || n > 280 {
-			t.Errorf("probed %d times in 400 s, want one each 1.5 s", n)
+		if n := s.probed(giant.Layer.Upper); n < 250 || n > 330 {
+			t.Errorf("probed %d times in 400 s, want one each 1.25 s", n)
 		}
 		pass(12 * time.Second)
 		select {
@@ -164,18 +164,42 @@ func TestProbesHaveAShare(t *testing.T) {
 		o := s.options(t)
 		watch(t, o)
 		pass(time.Minute)
-		before := 0
+		before, begun := 0, make(map[string]int)
 		for _, upper := range all {
-			before += s.probed(upper)
+			begun[upper] = s.probed(upper)
+			before += begun[upper]
 		}
 		pass(10 * time.Minute)
 		after := 0
 		for _, upper := range all {
-			after += s.probed(upper)
+			n := s.probed(upper)
+			after += n
+			if n-begun[upper] < 25 {
+				t.Errorf("%s was probed %d times in 10 min, want 37", upper, n-begun[upper])
+			}
 		}
 		// 0.025 of a core for 600 s at 10 ms each.
 		if n := after - before; n < 1300 || n > 1600 {
 			t.Errorf("%d probes in 10 min, want 1500", n)
 		}
 	})
+}
+
+// TestProbeCost: one outlier does not keep a place from its next probe, and what
+// lasts is learnt.
+func TestProbeCost(t *testing.T) {
+	const usual = 100 * time.Microsecond
+	cost := probeCost(0, 10*usual)
+	if cost = probeCost(cost, usual); cost != usual {
+		t.Errorf("%v after a cold first one, want %v", cost, usual)
+	}
+	if got := probeCost(cost, 100*usual); got != usual*3/2 {
+		t.Errorf("%v after an outlier, want half as much again", got)
+	}
+	for range 8 {
+		cost = probeCost(cost, 10*usual)
+	}
+	if cost < 9*usual || cost > 10*usual {
+		t.Errorf("%v after eight of %v", cost, 10*usual)
+	}
 }

@@ -59,7 +59,7 @@ var errMoved = errors.New("folders are moved faster than they can be walked")
 // their links were seen.
 //
 // After a walk it can probe what it found hot: see Probe. What it remembers for that is
-// some 3 KiB for a layer at rest, at most 100, and let go of by Forget.
+// some 2 KiB for a layer at rest, at most 100, and let go of by Forget.
 type Walker struct {
 	hostRoot string
 	walks    sync.Pool // of *walk: their buffers
