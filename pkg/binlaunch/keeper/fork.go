@@ -29,6 +29,7 @@ type image struct {
 	noNewPrivs      bool
 	landlock        int // ruleset, -1: none
 	seccomp         *unix.SockFprog
+	pidFD           int32
 	stack           []byte
 	keep            []any // keeps what the uintptrs point to
 }
@@ -64,8 +65,8 @@ const (
 // clone starts the child. flags are of clone3; cgroup is a v2 folder's
 // descriptor, or -1 when the child joins those of v1.
 func (m *image) clone(flags uint64, cgroup int) (pid, pidfd int, err error) {
-	var fd int32 = -1
-	args := cloneArgs{flags: flags | unix.CLONE_PIDFD, pidFD: uint64(uintptr(unsafe.Pointer(&fd))), exitSignal: uint64(unix.SIGCHLD)}
+	// In the image, for a goroutine's stack may move before the kernel writes.
+	args := cloneArgs{flags: flags | unix.CLONE_PIDFD, pidFD: uint64(uintptr(unsafe.Pointer(&m.pidFD))), exitSignal: uint64(unix.SIGCHLD)}
 	if cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)
@@ -76,7 +77,7 @@ func (m *image) clone(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	if errno != 0 {
 		return 0, -1, errors.Join(errors.New("cannot clone into the cgroup"), errno)
 	}
-	return n, int(fd), nil
+	return n, int(m.pidFD), nil
 }
 
 // cloneArgs is struct clone_args of the kernel.

@@ -1,8 +1,8 @@
+//go:build !race
+
 package keeper
 
-import (
-	"syscall"
-)
+import "syscall"
 
 // ownStack: the child shares the keeper's memory, on a stack of its own.
 const ownStack = true

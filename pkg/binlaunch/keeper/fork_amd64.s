@@ -1,3 +1,5 @@
+//go:build !race
+
 #include "textflag.h"
 
 // func cloneOnStack(args *cloneArgs, size uintptr, m *image) (pid uintptr, errno syscall.Errno)

@@ -509,9 +509,7 @@ func TestHeldPortBelow1024(t *testing.T) {
 	n.up("web", 2)
 	n.want(n.server("two", 3, held))
 	n.up("web", 3)
-	if answer, err := ask(number); answer != "two" {
-		t.Errorf("answered %q, %v", answer, err)
-	}
+	n.answersAlone(number, "two")
 }
 
 // privilegedPort is one that is free and takes CAP_NET_BIND_SERVICE.
