@@ -86,7 +86,7 @@ func TestRefusesInOneLine(t *testing.T) {
 		want string
 	}{
 		{"unknown field", []string{"run", "--config", bad},
-			"nodeagent: cannot use config " + bad + ": disk.horizn: Forbidden: unknown field: want one of cpu, horizon, minimum, reserve\n"},
+			"nodeagent: cannot use config " + bad + ": disk.horizn: Forbidden: unknown field: want one of cpu, horizon, method, minimum, reserve\n"},
 		{"no such file", []string{"run", "--config", "/nonexistent/config.yaml"},
 			"nodeagent: cannot read config: open /nonexistent/config.yaml: no such file or directory\n"},
 		{"no such file for check", []string{"check", "--config", "/nonexistent/config.yaml"},

@@ -56,7 +56,7 @@ func TestMethodWalk(t *testing.T) {
 	if _, walks := meter.(*disk.Walker); !walks || events != nil {
 		t.Errorf("the meter is a %T beside events %v", meter, events)
 	}
-	if says := checkMeter(cfg)[0]; says.text != "walk: disk.method says so" {
+	if says := checkMeter(cfg)[0]; says.text != "walk: below "+containerdRoot+": disk.method says so" {
 		t.Errorf("check says %q", says.text)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/nodeagent/nodeagent/pkg/runtime"
@@ -46,7 +47,8 @@ func TestSnapshotterContract(t *testing.T) {
 	ground := func(t *testing.T) (string, Target) {
 		layers++
 		key := fmt.Sprint("layer-", layers)
-		mounts, err := c.SnapshotService("native").Prepare(namespaces.WithNamespace(t.Context(), "k8s.io"), key, "")
+		mounts, err := c.SnapshotService("native").Prepare(namespaces.WithNamespace(t.Context(), "k8s.io"), key, "",
+			snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"})) // nobody uses it
 		must(t, err)
 		layer := runtime.Layer{Snapshotter: "native", Key: key, Source: mounts[0].Source}
 		return layer.Source, Target{Layer: layer, Namespace: "k8s.io"}
