@@ -51,7 +51,7 @@ func Metrics() []Metric {
 		{"nodeagent_filesystem_orphaned_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes on it of snapshots that can be written to and that no container has used for 10 minutes."},
 		{"nodeagent_filesystem_full_seconds", "gauge", "seconds", []string{"filesystem", "resource"}, "Time until its reserve is reached, for bytes and inodes; +Inf when its usage does not grow."},
 		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
-		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, or, for open files, at all processes."},
+		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, at the hot files of a walked one (probe), or, for open files, at all processes."},
 		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a folder, or at a container's open files, that could not be taken."},
 		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method", "direction"}, "By how much a figure that is followed was wrong, found by walking the folder in full: below what there is, or above it. One that was right counts as below, by 0."},
 		{"nodeagent_disk_measure_error_inodes", "histogram", "inodes", []string{"method", "direction"}, "The same in inodes."},

@@ -66,8 +66,11 @@ type DiskConfig struct {
 	// would give anything back.
 	Minimum string `json:"minimum,omitempty"`
 
-	// cpu is the share of one core that measuring may take on average; layers
-	// with very many files are then measured less often. 0.1% to 100%.
+	// cpu is the share of one core that measuring folders may take on average;
+	// layers with very many files are then measured less often. Looking for
+	// deleted files that are open, and the first reading and the full checks of
+	// layers whose events are followed, bound themselves apart from it. 0.1% to
+	// 100%.
 	CPU string `json:"cpu,omitempty"`
 
 	// method is how layers are measured that are folders: auto (by file events
