@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/ports"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // node is what outlives the agent: processes, programs, the state folder.
@@ -146,21 +146,6 @@ func server(name, version string, port v1alpha1.Port) *v1alpha1.Binary {
 func generation(b *v1alpha1.Binary, n int64) *v1alpha1.Binary {
 	b.Generation = n
 	return b
-}
-
-// freePort is one that nobody listens on, below those that the kernel gives to
-// connections: of them another could come in between.
-func freePort(t *testing.T) int32 {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			_ = l.Close()
-			return int32(port)
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 func ask(port int32) (string, error) {
@@ -370,7 +355,7 @@ func TestStrangerIsEnded(t *testing.T) {
 // Another has the port: the task waits and names him, and starts when he goes.
 func TestWaitsForPort(t *testing.T) {
 	n := newNode(t)
-	port := freePort(t)
+	port := int32(freeport.From(t, 20000))
 	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		t.Fatal(err)
@@ -398,7 +383,7 @@ func TestWaitsForPort(t *testing.T) {
 
 func TestPodsPort(t *testing.T) {
 	n := newNode(t)
-	port := freePort(t)
+	port := int32(freeport.From(t, 20000))
 	var gone atomic.Bool
 	n.options = func(o *Options) {
 		o.PodPorts = func() []ports.Claim {
@@ -443,7 +428,7 @@ func TestRoles(t *testing.T) {
 // in the end by the last version.
 func TestUpdatesWithHeldSocket(t *testing.T) {
 	n := newNode(t)
-	port := v1alpha1.Port{Name: "http", Port: freePort(t), Held: true}
+	port := v1alpha1.Port{Name: "http", Port: int32(freeport.From(t, 20000)), Held: true}
 	a := n.agent(server("web", "v0", port))
 	a.awaitState("web", v1alpha1.StateHealthy)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -497,7 +482,7 @@ func TestUpdatesWithHeldSocket(t *testing.T) {
 
 // A new one that does not turn healthy is taken away, and the old one stays.
 func TestUpdateThatFails(t *testing.T) {
-	port := freePort(t)
+	port := int32(freeport.From(t, 20000))
 	for name, p := range map[string]v1alpha1.Port{
 		"beside, another port":  {Name: "http"},
 		"beside, held socket":   {Name: "http", Port: port, Held: true},

@@ -8,8 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // cluster is a real control plane: etcd, kube-apiserver and
@@ -52,7 +51,7 @@ func startCluster(t *testing.T) *cluster {
 	if binary == "" || etcd == "" {
 		t.Fatal("NODEAGENT_TEST_KUBERNETES and NODEAGENT_TEST_ETCD name no folders with kube-apiserver and etcd: run this test by `make test`, or only the pure ones by `go test -short`")
 	}
-	c := &cluster{t: t, folder: t.TempDir(), binary: binary, port: freePort(t), etcd: freePort(t)}
+	c := &cluster{t: t, folder: t.TempDir(), binary: binary, port: freeport.From(t, 10000), etcd: freeport.From(t, 10000)}
 	c.startEtcd(etcd)
 	c.writeFiles()
 	c.startAPI()
@@ -90,7 +89,7 @@ spec: {target: {apiVersion: apps/v1, kind: Deployment, name: probe}}
 func (c *cluster) file(name string) string { return filepath.Join(c.folder, name) }
 
 func (c *cluster) startEtcd(folder string) {
-	client, peer := "http://127.0.0.1:"+strconv.Itoa(c.etcd), "http://127.0.0.1:"+strconv.Itoa(freePort(c.t))
+	client, peer := "http://127.0.0.1:"+strconv.Itoa(c.etcd), "http://127.0.0.1:"+strconv.Itoa(freeport.From(c.t, 10000))
 	start(c.t, c.folder, filepath.Join(folder, "etcd"), "--data-dir="+c.file("etcd"),
 		"--listen-client-urls="+client, "--advertise-client-urls="+client,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
@@ -227,22 +226,6 @@ func start(t *testing.T, folder, binary string, args ...string) *process {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
-}
-
-// freePort is one that nobody listens on, below those that the kernel gives to
-// connections: of them another could come in between, or while the API server
-// is started again.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 10000 + mathrand.IntN(10000)
-		if listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			_ = listener.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // eventually asks again and again until it is so.

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // Cluster is one control plane.
@@ -63,7 +64,7 @@ func Start(t *testing.T, controllers []string, users ...string) *Cluster {
 	if binary == "" || etcd == "" {
 		t.Fatal("NODEAGENT_TEST_KUBERNETES and NODEAGENT_TEST_ETCD name no folders with kube-apiserver and etcd: run this test by `make test`, or only the pure ones by `go test -short`")
 	}
-	c := &Cluster{t: t, folder: t.TempDir(), binary: binary, port: freePort(t), etcdAt: freePort(t)}
+	c := &Cluster{t: t, folder: t.TempDir(), binary: binary, port: freeport.From(t, 10000), etcdAt: freeport.From(t, 10000)}
 	c.startEtcd(etcd)
 	c.writeFiles(users)
 	c.startAPI()
@@ -97,7 +98,7 @@ func Root(t *testing.T) string {
 func (c *Cluster) file(name string) string { return filepath.Join(c.folder, name) }
 
 func (c *Cluster) startEtcd(folder string) {
-	at, peer := "http://127.0.0.1:"+strconv.Itoa(c.etcdAt), "http://127.0.0.1:"+strconv.Itoa(freePort(c.t))
+	at, peer := "http://127.0.0.1:"+strconv.Itoa(c.etcdAt), "http://127.0.0.1:"+strconv.Itoa(freeport.From(c.t, 10000))
 	start(c.t, c.folder, filepath.Join(folder, "etcd"), "--data-dir="+c.file("etcd"),
 		"--listen-client-urls="+at, "--advertise-client-urls="+at,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)

@@ -3,11 +3,8 @@ package apiserver
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
-	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -43,22 +40,6 @@ func start(t *testing.T, folder, binary string, args ...string) *process {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
-}
-
-// freePort is one that nobody listens on, below those that the kernel gives to
-// connections: of them another could come in between, or while the API server
-// is started again.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 10000 + rand.IntN(10000)
-		if listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			_ = listener.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // Eventually asks again and again until it is so.

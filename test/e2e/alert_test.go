@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // A leak becomes an alert in a real Alertmanager, sent there by a real
@@ -127,7 +128,7 @@ func (s *story) startAlertmanagerAt(host, webhook string) string {
 			"name": "test", "webhook_configs": []any{map[string]any{"url": webhook, "send_resolved": true}},
 		}},
 	})
-	address := fmt.Sprintf("%s:%d", host, freePort(s.t))
+	address := fmt.Sprintf("%s:%d", host, freeport.From(s.t, 20000))
 	s.daemon("alertmanager", "usr/bin/prometheus-alertmanager", address+"/-/ready", folder,
 		"--config.file=alertmanager.yml", "--storage.path=data", "--cluster.listen-address=", "--web.listen-address="+address)
 	return address
@@ -157,7 +158,7 @@ func (s *story) startPrometheus(alertmanager string) string {
 			"static_configs": []any{map[string]any{"targets": []string{alertmanager}}},
 		}}},
 	})
-	address := fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
+	address := fmt.Sprintf("127.0.0.1:%d", freeport.From(s.t, 20000))
 	s.daemon("prometheus", "usr/bin/prometheus", address+"/-/ready", folder,
 		"--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+address)
 	return address

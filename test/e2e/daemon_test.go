@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os/exec"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
@@ -69,18 +66,3 @@ func (s *story) daemon(part, program, ready, folder string, args ...string) {
 }
 
 func tail(text string, most int) string { return text[max(0, len(text)-most):] }
-
-// freePort is one that nobody listens on, below those that the kernel gives to
-// connections and Kubernetes to Services.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}

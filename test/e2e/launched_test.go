@@ -25,6 +25,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/test/cluster"
+	"github.com/nodeagent/nodeagent/test/freeport"
 	"github.com/nodeagent/nodeagent/test/tarball"
 )
 
@@ -308,7 +309,7 @@ func (s *story) prometheusScrapesLaunched() {
 			},
 		}},
 	})
-	address := fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
+	address := fmt.Sprintf("127.0.0.1:%d", freeport.From(s.t, 20000))
 	s.daemon("prometheus", "usr/bin/prometheus", address+"/-/ready", folder,
 		"--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+address)
 	s.must(cluster.Until(s.ctx, "Prometheus has the node's own name from the exporter of each", func(ctx context.Context) (bool, error) {

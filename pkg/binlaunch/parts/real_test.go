@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +36,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/sandbox"
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/store"
 	"github.com/nodeagent/nodeagent/test/blockdev"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // program is built once: a static program, whatever the test binary is.
@@ -266,21 +266,6 @@ func ask(port int32) (string, error) {
 	return string(body), err
 }
 
-// freePort is one that nobody listens on, below those that the kernel gives to
-// connections: of them another could come in between.
-func freePort(t *testing.T) int32 {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			_ = l.Close()
-			return int32(port)
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 // answersAlone waits until a held socket is answered by that version and no
 // other: until it has ended an old or a rejected one answers it too.
 func (n *node) answersAlone(port int32, version string) {
@@ -439,7 +424,7 @@ func TestWrongDigestNeverRuns(t *testing.T) {
 // no connection is refused, and one that does not turn healthy is taken away.
 func TestUpdatesThroughAHeldSocket(t *testing.T) {
 	n := newNode(t)
-	port := v1alpha1.Port{Name: "http", Port: freePort(t), Held: true}
+	port := v1alpha1.Port{Name: "http", Port: int32(freeport.From(t, 20000)), Held: true}
 	n.agent(n.server("v0", 1, port))
 	n.up("web", 1)
 	ctx, cancel := context.WithCancel(t.Context())
