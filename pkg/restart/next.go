@@ -52,8 +52,10 @@ const (
 	// else is to be said.
 	renewEvery = 10 * time.Second
 	// releaseWait bounds the wait, after the old pods are gone from the API,
-	// for their layers to be gone from the disk.
-	releaseWait = time.Minute
+	// for their layers to be gone from the disk. A kubelet that does not remove
+	// a container with its pod does so in its next round, a minute later; on a
+	// busy node that took 72 s.
+	releaseWait = 3 * time.Minute
 )
 
 // Next decides the one step that follows from the world as it was read. It is

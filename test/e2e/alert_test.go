@@ -26,7 +26,7 @@ import (
 // are. The alert names namespace, pod, container and owner, and resolves when
 // the restart has ended the leak.
 func TestAlert(t *testing.T) {
-	s := newStory(t, 6*time.Minute)
+	s := newStory(t)
 	told := s.startReceiver()
 	alertmanager := s.startAlertmanager(told.server.URL)
 	prometheus := s.startPrometheus(alertmanager)

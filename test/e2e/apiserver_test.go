@@ -15,7 +15,7 @@ import (
 // In the middle of a rollout the API server fails, for its etcd is gone, and is
 // then started anew. The restart ends as it should, once.
 func TestAPIServerAway(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	web, old, _ := s.midway()
 	before, err := s.Restarts(s.ctx, s.namespace)
 	s.must(err)

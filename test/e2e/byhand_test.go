@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 
@@ -18,7 +17,7 @@ import (
 // all that is there, is refused, and reads what happened.
 func TestKubectlRestart(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	folder := t.TempDir()
 	s.must(os.Symlink(s.Path("bin/nodeagent"), filepath.Join(folder, "kubectl-restart")))
 	kubectl := func(code int, says string, args ...string) string {

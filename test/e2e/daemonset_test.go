@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"testing"
-	"time"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
@@ -10,7 +9,7 @@ import (
 // Of a DaemonSet only the pod of the node whose disk fills is replaced.
 func TestDaemonSet(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	s.create(cluster.DaemonSet(s.namespace, "logs"))

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
@@ -14,7 +13,7 @@ import (
 // A three-replica Deployment leaks; a client never stops asking, over new and
 // over kept-alive connections, and none of its requests fails.
 func TestDeployment(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
 	slowToEnd(&web.Spec.Template.Spec)
 	s.create(web)

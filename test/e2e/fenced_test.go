@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -26,7 +25,7 @@ import (
 // agents do: the API server refuses each try in the words of its fence.
 func TestAgentToken(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 3*time.Minute)
+	s := newStory(t)
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	agent := s.asAgent(nodes[0])

@@ -21,7 +21,7 @@ import (
 // run nowhere else runs there all the same. When the disk is well again, pods
 // come back.
 func TestKeptOffFillingNode(t *testing.T) {
-	s := newStory(t, 9*time.Minute)
+	s := newStory(t)
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	if len(nodes) != 2 {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +20,7 @@ import (
 // says how to approve it. Nothing is touched before a person did just that.
 func TestApproval(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	s.annotateNamespace("approve")
 	s.create(cluster.Deployment(s.namespace, "web", 2))
 	old := s.untilReady("web", 2)
@@ -51,7 +50,7 @@ func TestObserveAndNever(t *testing.T) {
 	for mode, phase := range map[string]v1alpha1.Phase{"observe": v1alpha1.PhaseObserved, "never": v1alpha1.PhaseRefused} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			s := newStory(t, 3*time.Minute)
+			s := newStory(t)
 			web := cluster.Deployment(s.namespace, "web", 2)
 			web.Annotations = map[string]string{v1alpha1.AnnotationRestart: mode}
 			s.create(web)
@@ -73,7 +72,7 @@ func TestObserveAndNever(t *testing.T) {
 // While all is paused nothing begins, also after the agents were killed; it goes
 // on when the pause is over.
 func TestPause(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	s.create(cluster.Deployment(s.namespace, "web", 2))
 	old := s.untilReady("web", 2)
 	s.pause("the network is being rebuilt")
@@ -109,7 +108,7 @@ func (s *story) resume() {
 // fills the disk within the time said to be urgent waits for the hourly budget
 // alone, which holds after its agent was killed and does not hold people up.
 func TestSlotsWindowsBudget(t *testing.T) {
-	s := newStory(t, 8*time.Minute)
+	s := newStory(t)
 	const bounds = `restart:
   limits: {cluster: 2, namespace: 1, hourly: %d}
   windows: [{start: "0 0 29 2 *", duration: 1m}]
@@ -173,7 +172,7 @@ func (s *story) waitsFor(name, what string) {
 // beside is a second namespace of the same story.
 func (s *story) beside() *story {
 	s.t.Helper()
-	return newStory(s.t, 8*time.Minute)
+	return newStory(s.t)
 }
 
 // slotsOfAllAndOfEach asks for four restarts at once, two of them in one
@@ -239,7 +238,7 @@ func (s *story) annotateNamespace(mode string) {
 // The leader of the others takes over once it gave no sign for long, and the
 // workload is restarted once.
 func TestHolderCutOff(t *testing.T) {
-	s := newStory(t, 6*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
 	web.Spec.MinReadySeconds = 10
 	s.create(web)

@@ -17,7 +17,7 @@ import (
 
 // What takes hours by default, with agents that wait for less.
 func TestShortTimes(t *testing.T) {
-	s := newStory(t, 10*time.Minute)
+	s := newStory(t)
 	s.configure("restart: {cooldown: 1s, approvalTimeout: 1m}")
 	for name, story := range map[string]func(*story){
 		"third":           (*story).thirdWithinADay,
@@ -26,7 +26,7 @@ func TestShortTimes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			story(newStory(t, 8*time.Minute))
+			story(newStory(t))
 		})
 	}
 }

@@ -38,7 +38,7 @@ import (
 // write is done, and once after it, before the agent can hear of it. The
 // restart ends as it should, once.
 func TestKilledAtEachStep(t *testing.T) {
-	s := newStory(t, 8*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
 	s.create(web, cluster.Service(s.namespace, "web"))
 	old := s.untilReady("web", 3)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"slices"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -22,7 +21,7 @@ const manyRequests = 20_000
 // One pod of a Deployment is replaced while an autoscaler watches: the
 // Deployment is not written, and the autoscaler sees nothing.
 func TestDeploymentOnePod(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	web, scaler := cluster.Deployment(s.namespace, "web", 3), cluster.Autoscaler(s.namespace, "web")
 	slowToEnd(&web.Spec.Template.Spec)
 	s.create(web, scaler)
@@ -51,7 +50,7 @@ func TestDeploymentOnePod(t *testing.T) {
 // A StatefulSet that leaves the moment to people: its pods go one by one, the
 // highest first, each next one Ready before the following goes.
 func TestStatefulSetOnDelete(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 2)
 	db.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
 	s.create(db)
@@ -68,7 +67,7 @@ func TestStatefulSetOnDelete(t *testing.T) {
 // A StatefulSet in the middle of a canary keeps it: below the partition pods
 // come back at their old revision.
 func TestStatefulSetPartition(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 2)
 	db.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(1))}
 	s.create(db)
@@ -86,7 +85,7 @@ func TestStatefulSetPartition(t *testing.T) {
 // A StatefulSet stuck on a broken pod is not restarted into the same hole.
 func TestStatefulSetStuck(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 1)
 	s.create(db)
 	old := s.untilReady("db", 1)
@@ -119,7 +118,7 @@ func TestDaemonSetWhole(t *testing.T) {
 		{"ondelete", appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}, v1alpha1.MethodEvict, 2000, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newStory(t, 4*time.Minute)
+			s := newStory(t)
 			set := cluster.DaemonSet(s.namespace, "logs")
 			set.Spec.UpdateStrategy = c.strategy
 			slowToEnd(&set.Spec.Template.Spec)
@@ -152,7 +151,7 @@ func TestControllersWithoutOwner(t *testing.T) {
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			s := newStory(t, 5*time.Minute)
+			s := newStory(t)
 			s.create(make(s.namespace))
 			asked := s.askAll("web", 2)
 			old := s.untilReady("web", 2)
@@ -165,7 +164,7 @@ func TestControllersWithoutOwner(t *testing.T) {
 
 // A pod that nobody owns is copied, and goes when its copy serves.
 func TestPodWithoutOwner(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	pod := cluster.Pod(s.namespace, "web")
 	pod.Labels["team"] = "shop"
 	pod.Annotations = map[string]string{"owner": "shop@example.com"}

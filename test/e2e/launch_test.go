@@ -29,7 +29,7 @@ const (
 // load, its agents are killed and replaced, nodes change their role, one is
 // rebooted, and at last it goes and leaves nothing.
 func TestLaunch(t *testing.T) {
-	s := newStory(t, 10*time.Minute)
+	s := newStory(t)
 	s.overlay("launch")
 	t.Cleanup(s.deleteBinaries) // before the agents no longer know them
 	url, digest := s.serveExporter()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -36,7 +35,7 @@ func TestMidway(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStory(t, 4*time.Minute)
+			s := newStory(t)
 			web, _, seen := s.midway()
 			c.meddle(s, web)
 			r := s.ended(seen, v1alpha1.PhaseFailed)
@@ -63,7 +62,7 @@ func TestMidway(t *testing.T) {
 // slot is free, and a next Restart is as good as a first.
 func TestRestartDeleted(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	web, old, _ := s.midway()
 	s.clear("Deployment", "web")
 	s.untilComplete(web)
@@ -132,7 +131,7 @@ func (s *story) untilComplete(web *appsv1.Deployment) {
 // stuck on.
 func TestStatefulSetOnePod(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 2)
 	s.create(db)
 	old := s.untilReady("db", 2)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +19,7 @@ import (
 // A Deployment leaks on two nodes at once. Both agents see it; it is restarted
 // once.
 func TestTwoNodesOneRestart(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 4)
 	// No pod goes in the first ten seconds, so the second agent sees its pod too.
 	web.Spec.MinReadySeconds = 10
@@ -62,7 +61,7 @@ func TestTwoNodesOneRestart(t *testing.T) {
 // The agent is killed in the middle of a rollout. Back again it finishes that
 // one Restart and starts no second.
 func TestAgentKilled(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
 	// Slow to become available, so that there is a middle to be killed in.
 	web.Spec.MinReadySeconds = 5
@@ -112,7 +111,7 @@ func (s *story) killAgent(node string) {
 // again right after its restart is left alone, by an agent that was killed
 // meanwhile too, and its owner is told so.
 func TestCooldownHolds(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	s.create(cluster.Deployment(s.namespace, "web", 2))
 	old := s.untilReady("web", 2)
 	first := s.succeeded(s.leak(&old[0]), old)

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,7 +20,7 @@ import (
 // each what du, and the kernel, tell on the node. Then it leaks, and the Event on
 // the pod names the file.
 func TestAllParts(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 1)
 	spec := &web.Spec.Template.Spec
 	spec.Volumes = []corev1.Volume{{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}

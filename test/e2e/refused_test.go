@@ -42,7 +42,7 @@ func TestRefusals(t *testing.T) {
 		for _, c := range list {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				c.play(newStory(t, 4*time.Minute))
+				c.play(newStory(t))
 			})
 		}
 	}
@@ -71,7 +71,7 @@ func TestWarnings(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.phase = v1alpha1.PhaseObserved
-			s := newStory(t, 4*time.Minute)
+			s := newStory(t)
 			s.annotateNamespace("observe")
 			c.play(s)
 		})
@@ -323,7 +323,7 @@ func (s *story) otherImage(d *appsv1.Deployment) {
 // Recreate goes on where a person allowed the gap.
 func TestDowntimeAllowed(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 3*time.Minute)
+	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 1)
 	web.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
 	s.create(web)
@@ -338,7 +338,7 @@ func TestJob(t *testing.T) {
 	t.Parallel()
 	t.Run("told", func(t *testing.T) {
 		t.Parallel()
-		s := newStory(t, 3*time.Minute)
+		s := newStory(t)
 		s.create(cluster.Job(s.namespace, "report"))
 		old := s.untilReady("report", 1)
 		s.refused(s.leak(&old[0]))
@@ -346,7 +346,7 @@ func TestJob(t *testing.T) {
 	})
 	t.Run("allowed", func(t *testing.T) {
 		t.Parallel()
-		s := newStory(t, 4*time.Minute)
+		s := newStory(t)
 		job := cluster.Job(s.namespace, "report")
 		job.Annotations = map[string]string{v1alpha1.AnnotationRestart: "act"}
 		job.Spec.PodFailurePolicy = ignoreDisruption()
@@ -371,7 +371,7 @@ func ignoreDisruption() *batchv1.PodFailurePolicy {
 // Static pods belong to their node's kubelet: told, not touched.
 func TestStaticPod(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 3*time.Minute)
+	s := newStory(t)
 	nodes, err := s.Nodes(s.ctx)
 	s.must(err)
 	pod := cluster.Pod(s.namespace, "static")
@@ -399,7 +399,7 @@ func TestStaticPod(t *testing.T) {
 // namespace.
 func TestFenced(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 2*time.Minute)
+	s := newStory(t)
 	for namespace, name := range map[string]string{cluster.Namespace: "nodeagent", metav1.NamespaceSystem: "web"} {
 		set := cluster.DaemonSet(namespace, name)
 		if namespace == metav1.NamespaceSystem {

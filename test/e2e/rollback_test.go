@@ -17,7 +17,7 @@ import (
 // It chose to be rolled back: it comes back to its old pods, and of the clients
 // that never stop asking none sees a failure.
 func TestRolledBack(t *testing.T) {
-	s := newStory(t, 6*time.Minute)
+	s := newStory(t)
 	settings := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "settings"), Data: map[string]string{"colour": "blue"}}
 	web := cluster.Deployment(s.namespace, "web", 3)
 	slowToEnd(&web.Spec.Template.Spec)

@@ -25,7 +25,7 @@ const hashLabel = "rollouts-pod-template-hash"
 // An Argo Rollout leaks, and its template is stamped as a Deployment's is. The
 // CRD is Argo's own; what its controller does with ReplicaSets the story plays.
 func TestArgoRollout(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	crds := s.Path("pkg/restart/testdata/other-kinds.yaml")
 	_, err := s.Kubectl(s.ctx, "apply", "-f", crds)
 	s.must(err)

@@ -22,7 +22,7 @@ const rounds = 3
 // A Deployment leaks on all nodes at once, again and again, first on two and
 // then on three: each time there is exactly one Restart and one rollout.
 func TestRounds(t *testing.T) {
-	s := newStory(t, 8*time.Minute)
+	s := newStory(t)
 	for _, nodes := range []int{2, 3} {
 		if nodes == 3 {
 			s.thirdNode()

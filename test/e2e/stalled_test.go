@@ -39,7 +39,7 @@ func TestStalled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStory(t, 4*time.Minute)
+			s := newStory(t)
 			s.create(&corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "app"), Data: map[string]string{"LISTEN": ":8080"}})
 			switch name {
 			case "image":

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"testing"
-	"time"
 
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
@@ -10,7 +9,7 @@ import (
 // A StatefulSet's pods are replaced one by one, under the same names.
 func TestStatefulSet(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	s.create(cluster.Service(s.namespace, "db"), cluster.StatefulSet(s.namespace, "db", 2))
 	old := s.untilReady("db", 2)
 

@@ -91,7 +91,7 @@ func (w *listeners) until(s *story, stage string) {
 // People are told of a restart as one incident, by a webhook and in a real
 // Alertmanager, though every agent is killed in the middle of it.
 func TestPeopleAreTold(t *testing.T) {
-	s := newStory(t, 5*time.Minute)
+	s := newStory(t)
 	hook := s.listenForWebhooks()
 	alertmanager := s.startAlertmanagerAt(s.address(), hook.url)
 	s.configure(fmt.Sprintf(`notify:
@@ -136,7 +136,7 @@ func TestPeopleAreTold(t *testing.T) {
 // environment, a volume, a projected one or as pull secret. A change without a
 // difference does nothing; one that is made while no agent runs is caught up.
 func TestReload(t *testing.T) {
-	s := newStory(t, 8*time.Minute)
+	s := newStory(t)
 	s.overlay("reload")
 	config := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "app"), Data: map[string]string{"level": "info"}}
 	sentinel := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "sentinel"), Data: map[string]string{"level": "info"}}

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -17,7 +16,7 @@ import (
 // A person looks at a node through kubectl exec, in a terminal: which container
 // grows, and which file. Without one the same is printed, as a table or as JSON.
 func TestTop(t *testing.T) {
-	s := newStory(t, 4*time.Minute)
+	s := newStory(t)
 	s.create(cluster.Deployment(s.namespace, "web", 1))
 	pod := s.untilReady("web", 1)[0]
 	agent, err := s.AgentPod(s.ctx, pod.Spec.NodeName)
