@@ -95,6 +95,15 @@ test-unit: parts bin/keeper ## all packages with the race detector; real contain
 	eval "$$($(LAB) test-env)" && .ci/go-test -race -timeout 40m $$(go list ./... | grep -vE '/test/(e2e|vm)$$')
 	go -C build/promql test -count=1 ./...
 
+.PHONY: fuzz
+fuzz: ## each parser of what others wrote, and the walk, with made-up input; FUZZTIME=10m each
+	$(call say,fuzz$(,) $(or $(FUZZTIME),10m) each)
+	set -e; grep -rl --include='*_test.go' '^func Fuzz' pkg | sort | while read -r file; do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file"); do \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(or $(FUZZTIME),10m) "./$${file%/*}"; \
+		done; \
+	done
+
 .PHONY: test-lab
 test-lab: parts ## the cluster itself: up, down, killed half-way
 	$(call say,the lab: up$(,) down$(,) killed half-way (ends a lab that runs))

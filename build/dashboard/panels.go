@@ -88,6 +88,8 @@ func containers() []panel {
 			column{"inodes", "none", `topk(15, sum by (instance, namespace, pod, container) (nodeagent_container_disk_inodes{instance=~"$instance",namespace=~"$namespace"}))`}),
 		graph("Fastest growing", "As expected from the samples; 0 when it does not grow.", "Bps", 12,
 			query{`topk(10, nodeagent_container_disk_growth_bytes_per_second{instance=~"$instance",namespace=~"$namespace"} > 0)`, "{{namespace}}/{{pod}} {{container}}"}),
+		graph("Fastest growing in inodes", "Files and folders that are made; those that make none are left out.", "none", 12,
+			query{`topk(10, nodeagent_container_disk_growth_inodes_per_second{instance=~"$instance",namespace=~"$namespace"})`, "{{namespace}}/{{pod}} {{container}}"}),
 		graph("Bytes by part", "Of all containers that are chosen.", "bytes", 12,
 			query{`sum by (part) (nodeagent_container_disk_bytes{instance=~"$instance",namespace=~"$namespace"})`, "{{part}}"}),
 	}

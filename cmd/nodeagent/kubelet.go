@@ -56,7 +56,9 @@ func chooseReserves(cfg *v1alpha1.Config, layers func() string) reserves {
 	}
 	out.bytes, out.inodes, out.source = both.Bytes, cmp.Or(both.Inodes, out.inodes), k.source()
 	if nodefs != imagefs {
-		out.own = ownReserves(cfg.HostRoot, k.root, layers(), out.or(nodefs), out.or(imagefs))
+		if out.own, err = ownReserves(cfg.HostRoot, k.root, layers(), out.or(nodefs), out.or(imagefs)); err != nil {
+			out.source += fmt.Sprintf("; the same on every file system, as %v", err)
+		}
 	}
 	return out
 }
@@ -67,15 +69,15 @@ func (r reserves) or(own disk.Reserves) disk.Reserves {
 }
 
 // ownReserves are those of nodefs and imagefs by their mount points; none where
-// they are one file system, or one of them cannot be told.
-func ownReserves(hostRoot, kubelet, layers string, nodefs, imagefs disk.Reserves) map[string]disk.Reserves {
+// they are one file system.
+func ownReserves(hostRoot, kubelet, layers string, nodefs, imagefs disk.Reserves) (map[string]disk.Reserves, error) {
 	a, err := disk.MountPoints(hostRoot, "/proc", kubelet)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	b, err := disk.MountPoints(hostRoot, "/proc", layers)
 	if err != nil || slices.Contains(a, b[0]) {
-		return nil
+		return nil, err
 	}
 	own := make(map[string]disk.Reserves, len(a)+len(b))
 	for _, mount := range a {
@@ -84,7 +86,7 @@ func ownReserves(hostRoot, kubelet, layers string, nodefs, imagefs disk.Reserves
 	for _, mount := range b {
 		own[mount] = imagefs
 	}
-	return own
+	return own, nil
 }
 
 // layersFolder asks containerd where it keeps its layers.

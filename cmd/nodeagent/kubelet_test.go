@@ -79,6 +79,11 @@ func TestChooseReserves(t *testing.T) {
 			},
 			disk.Reserve{Percent: 2}, disk.Reserve{Percent: 5}, "evictionHard",
 		},
+		{
+			"nobody can tell what is on which file system", "",
+			files{"7/cmdline": kubelet("--hostname-override=node-2", "--eviction-hard=nodefs.available<1%,imagefs.available<3%")},
+			disk.Reserve{Percent: 3}, disk.Reserve{Percent: 5}, "the same on every file system, as cannot tell the file system of /var/lib/kubelet",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := &v1alpha1.Config{Node: "node-2", HostRoot: t.TempDir()}

@@ -13,7 +13,7 @@ import (
 type Metric struct {
 	Name   string
 	Type   string // gauge, counter, histogram
-	Unit   string // bytes, seconds, inodes, bytes/s; empty for a count or a flag
+	Unit   string // bytes, seconds, inodes, bytes/s, inodes/s; empty for a count or a flag
 	Labels []string
 	Help   string
 }
@@ -34,6 +34,7 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_bytes", "gauge", "bytes", containerLabels("part"), "Bytes allocated on disk by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
+		{"nodeagent_container_disk_growth_inodes_per_second", "gauge", "inodes/s", containerLabels(), "The same of its inodes. While they do not grow there is no series."},
 		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit). While it does not grow there is no series, or +Inf where it still is an offender."},
 		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the highest rate that the samples allow."},
 		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the lowest; within the horizon it makes an offender."},
@@ -186,9 +187,12 @@ func collectContainer(put func(string, float64, ...string), k seriesKey, x *cont
 	if x.sandbox {
 		return
 	}
-	put("nodeagent_container_disk_growth_bytes_per_second", x.growth, l...)
-	// Most containers of a node do not grow: three series for each of them
-	// would be a quarter of all. An offender that stopped has them.
+	put("nodeagent_container_disk_growth_bytes_per_second", x.growth.bytes, l...)
+	// Most containers of a node do not grow: four series for each of them
+	// would be a third of all. An offender that stopped has those of its bound.
+	if x.growth.inodes > 0 {
+		put("nodeagent_container_disk_growth_inodes_per_second", x.growth.inodes, l...)
+	}
 	growing := func(name string, until time.Duration) {
 		if until != Never || x.offender {
 			put(name, seconds(until), with(string(x.bound))...)

@@ -32,7 +32,11 @@ func TestMetricsGolden(t *testing.T) {
 		s.folder(emptyDirs+"cache", still(30))
 		s.folder(cri+"4f3c/volumes/9a", still(2))
 		s.folder(full.Logs, still(7))
-		s.add(container("web-0", "old", "app", "1"), still(100))
+		s.add(container("web-0", "old", "app", "1"), func(since time.Duration) (Look, error) {
+			l, err := still(100)(since)
+			l.Usage.Inodes += int64(40 * max(0, since.Seconds()-5))
+			return l, err
+		})
 		s.add(container("web-0", "new", "app", "2"), still(3))
 		box := container("web-0", "new", "", "4")
 		box.Sandbox = true

@@ -23,7 +23,7 @@ type seriesKey struct{ namespace, pod, container, uid string }
 type containerSeries struct {
 	parts    map[Part]partSeries
 	places   map[*place]bool // that are in it: an emptyDir or a folder of logs once
-	growth   float64
+	growth   struct{ bytes, inodes float64 } // a second
 	until    Until // of the one that is full first
 	bound    Bound
 	offender bool
@@ -150,7 +150,8 @@ func (s *snapshot) add(t *track, now time.Time, at func(*place) time.Time) {
 			continue
 		}
 		x.places[p] = true
-		x.growth += p.trends.Bytes.Rate.Expected
+		x.growth.bytes += p.trends.Bytes.Rate.Expected
+		x.growth.inodes += p.trends.Inodes.Rate.Expected
 		part := x.parts[p.id.part]
 		part.usage = part.usage.plus(p.usage)
 		if age := now.Sub(at(p)); age >= part.age {
