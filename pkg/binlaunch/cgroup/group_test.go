@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -104,6 +105,14 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	if s.Pids == nil || *s.Pids < 3 || s.CPU == nil || *s.CPU == 0 || s.Memory == nil || *s.Memory == 0 || s.OOMKills == nil {
 		t.Errorf("stats %+v", s)
 	}
+	usage, err := g.CPUUsage()
+	if err != nil || usage == nil {
+		t.Fatal("no file of its CPU time: ", err)
+	}
+	defer usage.Close()
+	if raw := make([]byte, 512); !counts(usage, raw) || !counts(usage, raw) {
+		t.Errorf("its CPU time cannot be read again and again: %q", raw)
+	}
 	again, err := tr.Load("one")
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +136,12 @@ func TestAGroupFromBirthToRemoval(t *testing.T) {
 	if _, err := tr.Load("one"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after its removal: %v", err)
 	}
+}
+
+// counts reads what a file tells of CPU time.
+func counts(f *os.File, raw []byte) bool {
+	n, err := f.ReadAt(raw, 0)
+	return n > 0 && n < len(raw) && errors.Is(err, io.EOF)
 }
 
 func must(pids []int, err error) []int {

@@ -1,6 +1,9 @@
 package cgroup
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -31,6 +34,23 @@ func (g *Group) Stats() Stats {
 		return g.statsV2()
 	}
 	return g.statsV1()
+}
+
+// CPUUsage opens the file in which the kernel counts the CPU time of the group,
+// to be read again and again; nil where it counts none. The caller closes it.
+func (g *Group) CPUUsage() (*os.File, error) {
+	controller, file := "cpuacct", "cpuacct.usage"
+	if g.tree.v2 {
+		controller, file = "cpu", "cpu.stat"
+	}
+	f, err := os.Open(g.path(controller, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot watch the cgroup's CPU time: %w", err)
+	}
+	return f, nil
 }
 
 // OOMKills is how many processes of the group the kernel has killed for want of

@@ -1,32 +1,55 @@
 package keeper
 
 import (
-	"os"
-	"strconv"
+	"bytes"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// watchDisk ends the task when its sandbox folder holds more than it may. It is
-// no hard bound: what is written between two looks is over it. The keeper does
-// it and not the agent, so that it holds while no agent runs.
-func (k *keeper) watchDisk() {
+// disk looks whether the task's sandbox folder holds more than it may. It is no
+// hard bound: what is written between two looks is over it. The keeper does it
+// and not the agent, so that it holds while no agent runs.
+//
+// A task that used no CPU since the last look has written nothing, and its
+// folder is not looked at again, but every ten minutes all the same: somebody
+// else may have been given an open file of it.
+type disk struct {
+	k        *keeper
+	shortest time.Duration
+	pause    time.Duration // until the next look
+	before   int64         // bytes at the last look
+	looked   time.Time
+	cpu      []byte // what the kernel told of the task's CPU time before the last look
+	room     []byte // for what it tells now
+	names    [][]byte
+	seen     map[uint64]bool
+}
+
+// unseen is how long a folder is not looked at when its task does not run.
+const unseen = 10 * time.Minute
+
+func newDisk(k *keeper) *disk {
 	shortest := time.Duration(max(k.plan.DiskEverySeconds, 1)) * time.Second
-	pause, before := shortest, int64(-1)
-	for {
-		time.Sleep(pause)
-		begun := time.Now()
-		use := k.diskUse()
-		if use > k.plan.Disk {
-			k.end("disk")
-			return
-		}
-		// A folder that rests is looked at less often; one of many files takes
-		// a twentieth of a core at most.
-		pause = max(nextPause(pause, shortest, use != before), 20*time.Since(begun))
-		before = use
+	const room = 512 // cpu.stat of cgroup v2 has some 300 bytes
+	return &disk{k: k, shortest: shortest, pause: shortest, before: -1, room: make([]byte, room), seen: map[uint64]bool{}}
+}
+
+// look tells whether there is too much, and settles when to look again.
+func (d *disk) look() (over bool) {
+	begun := time.Now()
+	// Before the look, so that what the task writes meanwhile counts as new.
+	if !d.ran() && begun.Sub(d.looked) < unseen {
+		d.pause = nextPause(d.pause, d.shortest, false)
+		return false
 	}
+	d.looked = begun
+	use := d.use()
+	// A folder that rests is looked at less often; one of many files takes a
+	// twentieth of a core at most.
+	d.pause = max(nextPause(d.pause, d.shortest, use != d.before), 20*time.Since(begun))
+	d.before = use
+	return use > d.k.plan.Disk
 }
 
 // nextPause is pure.
@@ -38,97 +61,106 @@ func nextPause(last, shortest time.Duration, grew bool) time.Duration {
 	return min(2*last, longest*shortest)
 }
 
-// diskUse is what is allocated beneath the sandbox folder, and by files that
-// were deleted there and are still open, in bytes.
-func (k *keeper) diskUse() int64 {
-	var st unix.Stat_t
-	if unix.Fstat(k.files.sandbox, &st) != nil {
-		return 0
+// ran tells whether the task has used CPU time since it was last asked; true
+// when that cannot be known.
+func (d *disk) ran() bool {
+	if d.k.files.usage < 0 {
+		return true
 	}
-	fd, err := unix.Openat(k.files.sandbox, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	n, err := ignoringEINTR(func() (int, error) { return unix.Pread(d.k.files.usage, d.room, 0) })
+	if err != nil || n == 0 || n == len(d.room) {
+		return true
+	}
+	same := bytes.Equal(d.room[:n], d.cpu)
+	d.cpu = append(d.cpu[:0], d.room[:n]...)
+	return !same
+}
+
+// use is what is allocated beneath the sandbox folder, and by files that were
+// deleted there and are still open, in bytes.
+func (d *disk) use() int64 {
+	fd, err := openFolderAt(d.k.files.sandbox, ".")
 	if err != nil {
 		return 0
 	}
-	return k.walk(fd, st.Dev, 0) + k.deleted(st.Dev)
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st) != nil {
+		_ = unix.Close(fd)
+		return 0
+	}
+	return d.walk(fd, device(&st), 0) + d.deleted(device(&st))
 }
 
 const (
-	sector   = 512 // the unit of st_blocks
+	sector   = 512 // the unit of stx_blocks
 	deepest  = 256 // folders in folders
-	atOnce   = 256 // names
 	mostSeen = 4096
 )
 
 // walk takes fd over. A file with several names is counted for each.
-func (k *keeper) walk(fd int, dev uint64, depth int) (sum int64) {
-	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close()
-	for sum <= k.plan.Disk {
-		names, err := dir.Readdirnames(atOnce)
-		for _, name := range names {
-			var st unix.Stat_t
-			if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Dev != dev {
-				continue
-			}
-			sum += st.Blocks * sector
-			if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth == deepest {
-				continue
-			}
-			child, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err == nil {
-				sum += k.walk(child, dev, depth+1)
+func (d *disk) walk(fd int, dev uint64, depth int) (sum int64) {
+	defer unix.Close(fd)
+	eachName(fd, d.buffer(depth), func(name []byte) bool {
+		var st unix.Statx_t
+		if !statAt(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) || device(&st) != dev {
+			return true
+		}
+		sum += int64(st.Blocks) * sector
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < deepest {
+			if child, err := openFolderAt(fd, string(name)); err == nil {
+				sum += d.walk(child, dev, depth+1)
 			}
 		}
-		if err != nil {
-			break
-		}
-	}
+		return sum <= d.k.plan.Disk
+	})
 	return sum
+}
+
+// buffer is one for the names of a folder so deep, made once.
+func (d *disk) buffer(depth int) []byte {
+	for len(d.names) <= depth {
+		d.names = append(d.names, make([]byte, namesAtOnce))
+	}
+	return d.names[depth]
 }
 
 // deleted looks through the open files of the task's processes.
-func (k *keeper) deleted(dev uint64) (sum int64) {
-	if k.proc < 0 {
+func (d *disk) deleted(dev uint64) (sum int64) {
+	if d.k.proc < 0 {
 		return 0
 	}
-	fd, err := unix.Openat(k.proc, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	proc, err := openFolderAt(d.k.proc, ".")
 	if err != nil {
 		return 0
 	}
-	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close()
-	seen := map[uint64]bool{}
-	names, _ := dir.Readdirnames(-1)
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil && pid > 1 {
-			sum += k.deletedOf(name+"/fd", dev, seen)
+	defer unix.Close(proc)
+	clear(d.seen)
+	eachName(proc, d.buffer(0), func(name []byte) bool {
+		if pid := string(name); pid != "1" && pid[0] >= '1' && pid[0] <= '9' {
+			sum += d.deletedOf(pid+"/fd", dev)
 		}
-	}
+		return true
+	})
 	return sum
 }
 
-func (k *keeper) deletedOf(folder string, dev uint64, seen map[uint64]bool) (sum int64) {
-	fd, err := unix.Openat(k.proc, folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (d *disk) deletedOf(folder string, dev uint64) (sum int64) {
+	fd, err := openFolderAt(d.k.proc, folder)
 	if err != nil {
 		return 0
 	}
-	dir := os.NewFile(uintptr(fd), "")
-	defer dir.Close()
-	for {
-		names, err := dir.Readdirnames(atOnce)
-		for _, name := range names {
-			var st unix.Stat_t
-			// The link is followed: that is the open file itself.
-			if unix.Fstatat(fd, name, &st, 0) != nil || st.Nlink != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
-				continue
-			}
-			if (st.Dev == dev || k.plan.OwnUser) && !seen[st.Ino] && len(seen) < mostSeen {
-				seen[st.Ino] = true
-				sum += st.Blocks * sector
-			}
+	defer unix.Close(fd)
+	eachName(fd, d.buffer(1), func(name []byte) bool {
+		var st unix.Statx_t
+		// The link is followed: that is the open file itself.
+		if !statAt(fd, name, &st, 0) || st.Nlink != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return true
 		}
-		if err != nil {
-			return sum
+		if (device(&st) == dev || d.k.plan.OwnUser) && !d.seen[st.Ino] && len(d.seen) < mostSeen {
+			d.seen[st.Ino] = true
+			sum += int64(st.Blocks) * sector
 		}
-	}
+		return true
+	})
+	return sum
 }

@@ -20,10 +20,10 @@ type launched struct {
 	err        error
 }
 
-// launch runs start on a thread that is thrown away afterwards, for it changed
-// what a Go program takes to be the same everywhere: namespaces, root, cgroup.
-func launch(p *plan.Plan, f files) launched {
-	done := make(chan launched)
+// onThread runs f on a thread that is thrown away afterwards, for f changes what
+// a Go program takes to be the same everywhere: namespaces, root, cgroup.
+func onThread(f func()) {
+	done := make(chan struct{})
 	var run func()
 	run = func() {
 		runtime.LockOSThread()
@@ -36,12 +36,14 @@ func launch(p *plan.Plan, f files) launched {
 			runtime.UnlockOSThread()
 			return
 		}
-		done <- start(p, f)
+		defer close(done)
+		f()
 	}
 	go run()
-	return <-done
+	<-done
 }
 
+// start launches on the calling thread.
 func start(p *plan.Plan, f files) (l launched) {
 	l.proc = -1
 	fail := func(err error) launched { l.err = err; return l }
@@ -92,10 +94,11 @@ func enter(p *plan.Plan) error {
 			return errors.Join(errors.New("cannot bring the task's loopback interface up"), err)
 		}
 	}
-	unix.Umask(0o022)
+	unix.Umask(0) // the steps have the modes that they mean
 	if err := makeView(p.Steps); err != nil {
 		return err
 	}
+	unix.Umask(0o022)
 	if err := unix.Chdir(p.Cwd); err != nil {
 		return errors.Join(errors.New("cannot enter "+p.Cwd), err)
 	}

@@ -15,44 +15,62 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
 )
 
-// Main is the whole program; it returns its exit code.
+// Main is the whole program; it returns its exit code. All that can be done
+// before the plan comes is done before, and the launch from plan to answer is on
+// one thread: a launch waits for none to be made or woken.
 func Main() int {
 	unix.CloseOnExec(plan.Socket)
-	p, f, err := receive()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	var output [2]int
+	if err := unix.Pipe2(output[:], unix.O_CLOEXEC); err != nil {
+		return refuse(err)
+	}
+	me, err := newSelf()
 	if err != nil {
 		return refuse(err)
 	}
-	if p == nil {
+	var k *keeper
+	onThread(func() { k, err = serve(me, output[1], signals) })
+	if err != nil {
+		return refuse(err)
+	}
+	if k == nil {
 		return 0 // it was not needed
 	}
+	return k.keep(output[0], signals)
+}
+
+// serve takes the plan and launches; nil if there is none.
+func serve(me *self, output int, signals <-chan os.Signal) (*keeper, error) {
+	p, f, err := receive()
+	if err != nil || p == nil {
+		return nil, err
+	}
 	begun := now()
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return refuse(err)
+	for len(signals) > 0 {
+		<-signals // they were not meant for a task that was not there
 	}
-	if f.out, err = high(pipe[1]); err != nil {
-		return refuse(err)
+	if f.out, err = high(output); err != nil {
+		return nil, err
 	}
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
-	l := launch(p, f)
-	_ = unix.Close(f.out)
+	l := start(p, f)
 	if l.err != nil {
-		return refuse(l.err)
-	}
-	for _, fd := range append(append([]int{f.null}, f.cgroups...), f.listen...) {
-		_ = unix.Close(fd)
+		return nil, l.err
 	}
 	k := &keeper{plan: p, files: f, task: l.pid, proc: l.proc}
-	told := toldOf(l)
+	told := me.tell(l)
 	told[plan.KeyMain] = begun
 	if err := k.write(plan.StartedFile, told); err != nil {
 		_ = unix.Kill(l.pid, unix.SIGKILL)
-		return refuse(err)
+		return nil, err
 	}
 	_, _ = unix.Write(plan.Socket, told.Lines())
-	_ = unix.Close(plan.Socket)
-	return k.keep(pipe[0], signals)
+	_ = unix.Close(plan.Socket) // the agent waits for it
+	for _, fd := range append(append([]int{f.null, f.out}, f.cgroups...), f.listen...) {
+		_ = unix.Close(fd)
+	}
+	return k, nil
 }
 
 // refuse tells the agent why there is no task.
@@ -61,27 +79,48 @@ func refuse(err error) int {
 	return 1
 }
 
-// toldOf is what is kept of a launch. The keeper is still in the host's mount
-// namespace, so /proc gives the host's numbers whatever its own pid is.
-func toldOf(l launched) plan.Told {
-	self, _ := os.Readlink("/proc/self")
-	task := hostPid(l.pidfd)
+// self is the keeper as the host sees it. Its /proc is the host's, which gives
+// the host's numbers, whatever this process's own pid is and whatever /proc the
+// calling thread sees by now.
+type self struct {
+	proc       int
+	pid, start string
+}
+
+func newSelf() (*self, error) {
+	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(errors.New("cannot open /proc"), err)
+	}
+	pid, err := os.Readlink("/proc/self")
+	if err != nil {
+		return nil, err
+	}
+	s := &self{proc: proc, pid: pid}
+	s.start = s.startTime(pid)
+	return s, nil
+}
+
+// tell is what is kept of a launch.
+func (s *self) tell(l launched) plan.Told {
+	defer unix.Close(s.proc)
+	task := s.hostPid(l.pidfd)
 	return plan.Told{
-		plan.KeyKeeper: self, plan.KeyStart: startTime(self), plan.KeyTask: task, plan.KeyTStart: startTime(task),
+		plan.KeyKeeper: s.pid, plan.KeyStart: s.start, plan.KeyTask: task, plan.KeyTStart: s.startTime(task),
 		plan.KeyView: strconv.FormatInt(int64(l.view), 10), plan.KeyExec: strconv.FormatInt(int64(l.exec), 10),
 		plan.KeyAt: now(),
 	}
 }
 
-func hostPid(pidfd int) string {
-	b := readFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+func (s *self) hostPid(pidfd int) string {
+	b := readFileAt(s.proc, s.pid+"/fdinfo/"+strconv.Itoa(pidfd))
 	_, after, _ := strings.Cut(string(b), "\nPid:\t")
 	pid, _, _ := strings.Cut(after, "\n")
 	return pid
 }
 
-func startTime(pid string) string {
-	b := readFile("/proc/" + pid + "/stat")
+func (s *self) startTime(pid string) string {
+	b := readFileAt(s.proc, pid+"/stat")
 	_, after, _ := strings.Cut(string(b), ") ")
 	const field = 22 - 3 // starttime; the one after the name is the third
 	if fields := strings.Fields(after); len(fields) > field {
@@ -124,12 +163,7 @@ func (k *keeper) keep(output int, signals <-chan os.Signal) int {
 			}
 		}
 	}()
-	if k.files.oom >= 0 {
-		go k.watchOOM(k.files.oom)
-	}
-	if k.plan.Disk > 0 {
-		go k.watchDisk()
-	}
+	go k.watch()
 	status := k.wait()
 	k.endOthers()
 	dropped := pump.finish()
@@ -192,11 +226,48 @@ func (k *keeper) end(reason string) {
 	_ = unix.Kill(k.task, unix.SIGKILL)
 }
 
-// watchOOM makes one group of the task on cgroup v1, where the kernel kills
-// only one process when memory is out.
-func (k *keeper) watchOOM(fd int) {
-	var b [8]byte
-	if n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b[:]) }); err == nil && n == len(b) {
-		k.end("oom")
+// watch ends the task when it holds too much: on its disk, or, on cgroup v1, in
+// memory. There the kernel kills only one process of the group when memory is
+// out. It sleeps in poll and not in the runtime's timers, which would cost a
+// thread and a second wake-up.
+func (k *keeper) watch() {
+	var oom []unix.PollFd
+	if k.files.oom >= 0 {
+		oom = []unix.PollFd{{Fd: int32(k.files.oom), Events: unix.POLLIN}}
+	}
+	var d *disk
+	if k.plan.Disk > 0 {
+		d = newDisk(k)
+	}
+	for d != nil || oom != nil {
+		pause := time.Duration(-1)
+		if d != nil {
+			pause = d.pause
+		}
+		switch {
+		case poll(oom, pause):
+			k.end("oom")
+			return
+		case d != nil && d.look():
+			k.end("disk")
+			return
+		}
+	}
+}
+
+// poll waits until one of the descriptors has something, or for so long; a
+// negative time is no end. A signal, such as that of a child's end, is not one.
+func poll(fds []unix.PollFd, most time.Duration) bool {
+	until := time.Now().Add(most)
+	for {
+		wait := -1
+		if most >= 0 {
+			// In whole milliseconds, rounded up: never before the time.
+			wait = int(max(time.Until(until)+time.Millisecond-1, 0) / time.Millisecond)
+		}
+		n, err := unix.Poll(fds, wait)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
+		}
 	}
 }

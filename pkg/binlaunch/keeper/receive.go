@@ -15,12 +15,13 @@ type files struct {
 	cgroups                []int
 	listen                 []int
 	oom                    int // -1: none
+	usage                  int // -1: none
 	null, out              int
 }
 
 // receive waits for the plan; nil if the agent closed the socket instead.
 func receive() (*plan.Plan, files, error) {
-	f := files{oom: -1}
+	f := files{oom: -1, usage: -1}
 	head := make([]byte, 4)
 	rights := make([]byte, unix.CmsgSpace(4*253)) // the kernel's most
 	var n, nrights int
@@ -63,8 +64,10 @@ func descriptors(rights []byte) ([]int, error) {
 // sort names the descriptors that came.
 func (f *files) sort(p *plan.Plan, fds []int) error {
 	want := plan.Fixed + p.Cgroups + p.Listen
-	if p.OOMEvents {
-		want++
+	for _, one := range []bool{p.OOMEvents, p.CPUUsage} {
+		if one {
+			want++
+		}
 	}
 	if len(fds) != want {
 		return errors.New("the wrong number of descriptors came with the plan")
@@ -74,7 +77,10 @@ func (f *files) sort(p *plan.Plan, fds []int) error {
 	f.cgroups, rest = rest[:p.Cgroups], rest[p.Cgroups:]
 	f.listen, rest = rest[:p.Listen:p.Listen], rest[p.Listen:]
 	if p.OOMEvents {
-		f.oom = rest[0]
+		f.oom, rest = rest[0], rest[1:]
+	}
+	if p.CPUUsage {
+		f.usage = rest[0]
 	}
 	var err error
 	for i := range f.listen {

@@ -5,9 +5,9 @@ import "golang.org/x/sys/unix"
 // Small files of the kernel's, read and written without package os: that would
 // set the runtime's poller up, which no keeper needs.
 
-// readFile gives the first page of a file, nil if it cannot be read.
-func readFile(path string) []byte {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// readFileAt gives the first page of a file below a folder, nil if it cannot be read.
+func readFileAt(folder int, path string) []byte {
+	fd, err := unix.Openat(folder, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}

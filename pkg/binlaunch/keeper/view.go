@@ -50,10 +50,7 @@ func step(s *plan.Step) error {
 	case plan.Link:
 		return unix.Symlink(s.Source, s.Target)
 	case plan.Device:
-		if err := unix.Mknod(s.Target, s.Mode, int(s.Dev)); err != nil {
-			return err
-		}
-		return unix.Chmod(s.Target, s.Mode&0o777) // whatever the umask
+		return unix.Mknod(s.Target, s.Mode, int(s.Dev))
 	case plan.Seal:
 		return unix.MountSetattr(unix.AT_FDCWD, s.Target, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: s.Flags})
 	case plan.Pivot:

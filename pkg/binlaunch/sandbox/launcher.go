@@ -250,6 +250,11 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	if err != nil {
 		return err
 	}
+	usage, err := t.cpuUsage(p)
+	defer closeAll(usage)
+	if err != nil {
+		return err
+	}
 	id, err := t.group.ID()
 	if err != nil {
 		return err
@@ -260,7 +265,7 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	}
 	ctx, stop := context.WithTimeout(ctx, startWithin)
 	defer stop()
-	sp, err := l.hand(p, slices.Concat(files, s.Files, oom))
+	sp, err := l.hand(p, slices.Concat(files, s.Files, oom, usage))
 	if err != nil {
 		return err
 	}

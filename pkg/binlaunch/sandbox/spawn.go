@@ -73,9 +73,10 @@ func (l *Launcher) spawn(ownPids bool) (spawned, error) {
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		// One processor is enough for what a keeper does, and holds less. It
-		// collects no garbage before there is some to speak of, and does not ask
-		// its cgroup how many processors it may use.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=4MiB", "GOTRACEBACK=none", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		// collects no garbage before there is some to speak of: the runtime alone
+		// takes 4 MiB of the limit, and at it every few allocations are a
+		// collection. It does not ask its cgroup how many processors it may use.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=6MiB", "GOTRACEBACK=none", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: []uintptr{null, null, null, uintptr(pair[1])}, Dir: "/",
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}

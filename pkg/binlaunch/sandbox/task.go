@@ -100,6 +100,20 @@ func (t *Task) oomEvents(p *plan.Plan) ([]*os.File, error) {
 	return []*os.File{f}, err
 }
 
+// cpuUsage gives the descriptor that tells a keeper whether the task has run,
+// when it has to look at its disk.
+func (t *Task) cpuUsage(p *plan.Plan) ([]*os.File, error) {
+	if p.Disk == 0 {
+		return nil, nil
+	}
+	f, err := t.group.CPUUsage()
+	p.CPUUsage = f != nil
+	if f == nil {
+		return nil, err
+	}
+	return []*os.File{f}, nil
+}
+
 // Wait returns how the task ended, as soon as it has.
 func (t *Task) Wait(ctx context.Context) (Exit, error) {
 	select {

@@ -42,7 +42,7 @@ func (p *Plan) walk(c *codec) {
 	c.text(&p.Cwd)
 	c.text(&p.Hostname)
 	integer(c, &p.Unshare)
-	for _, b := range []*bool{&p.OwnPids, &p.OwnUser, &p.NoNewPrivs, &p.ReadOnlyProc, &p.CgroupIsFD, &p.OOMEvents} {
+	for _, b := range []*bool{&p.OwnPids, &p.OwnUser, &p.NoNewPrivs, &p.ReadOnlyProc, &p.CgroupIsFD, &p.OOMEvents, &p.CPUUsage} {
 		c.flag(b)
 	}
 	for _, n := range []*uint32{&p.UID, &p.GID, &p.InnerUID, &p.InnerGID, &p.DiskEverySeconds} {

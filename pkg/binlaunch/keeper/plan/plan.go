@@ -2,7 +2,7 @@ package plan
 
 // Version is of the encoding. A keeper that outlived an agent's upgrade never
 // reads a plan again, so the number only guards against a foreign program.
-const Version = 1
+const Version = 2
 
 // Plan is everything a keeper does for one task.
 type Plan struct {
@@ -29,6 +29,7 @@ type Plan struct {
 	Cgroups          int    // descriptors that follow the fixed ones
 	Listen           int    // descriptors that the task gets from number 3 on
 	OOMEvents        bool   // one more: an eventfd that tells of OOM (v1)
+	CPUUsage         bool   // one more: the file in which the kernel counts the cgroup's CPU time
 	OutputMax        int64  // bytes in one output file
 	OutputFiles      int    // 1 and more
 	Disk             int64  // bytes allocated in the sandbox folder; 0: no bound
@@ -91,7 +92,7 @@ type Step struct {
 const Socket = 3
 
 // The descriptors that come with the plan, in this order; the cgroups', the
-// listening sockets and the OOM eventfd follow.
+// listening sockets, the OOM eventfd and the file of the CPU time follow.
 const (
 	State   = iota // the task's state folder
 	Output         // the folder of its output
