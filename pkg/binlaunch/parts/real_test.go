@@ -252,9 +252,13 @@ func (n *node) binary(name string, generation int64, args ...string) *v1alpha1.B
 func (n *node) server(version string, generation int64, port v1alpha1.Port) *v1alpha1.Binary {
 	b := n.binary("web", generation, "serve", version)
 	b.Spec.Ports = []v1alpha1.Port{port}
+	grace := time.Second
+	if testing.Short() { // and for emulated machines, where a start takes seconds
+		grace = 10 * time.Second
+	}
 	b.Spec.Health = &v1alpha1.HealthCheck{
 		Probe:    v1alpha1.Probe{HTTP: &v1alpha1.HTTPProbe{Path: "/health"}},
-		Interval: &metav1.Duration{Duration: 200 * time.Millisecond}, GracePeriod: &metav1.Duration{Duration: time.Second},
+		Interval: &metav1.Duration{Duration: 200 * time.Millisecond}, GracePeriod: &metav1.Duration{Duration: grace},
 	}
 	return b
 }
@@ -482,6 +486,7 @@ func TestHeldPortBelow1024(t *testing.T) {
 	n := newNode(t)
 	number := privilegedPort(t)
 	bare := n.server("bare", 1, v1alpha1.Port{Name: "http", Port: number})
+	bare.Spec.Health = nil // it ends by itself
 	n.agent(bare)
 	i := n.await("web", "refused by the kernel", func(i binlaunch.Instance) bool {
 		return i.Status.State == v1alpha1.StateBackingOff && i.Status.LastExit != nil
