@@ -121,18 +121,30 @@ VM_PROBES := TestProbes|TestProbeInALargeFolder|TestProbeOfAFullLayer|TestProbeI
 # any kernel; the second takes four minutes of the three disks' nine under emulation.
 VM_SKIP := TestWalkKeepsFewDescriptors|TestWalkHostileTree
 VM_CGROUP := TestAGroupFromBirthToRemoval|TestWhatCannotBeEnforcedIsNamed
-VM_SANDBOX := TestBestEffortStartsAndTells|TestAKilledKeeperTakesItsTaskWithIt|TestAttachLeavesAForeignCgroup|TestHowTasksEnd|TestStop|TestAMemoryBombEndsAsAGroupAndIsTold|TestAForkBombIsBounded|TestATaskCannotGetOut|TestStatsComeFromTheCgroup|TestTheKeeperIsOutsideOfTheTasksCgroup|TestAnOrphanEndsWithItsTask|TestTasksOutliveTheirAgents
+VM_SANDBOX := TestExitStatusCannotBeForged|TestOutputCannotFillTheDisk|TestTheSandboxIsBounded|TestListeningSocketsArePassed|TestBestEffortStartsAndTells|TestAKilledKeeperTakesItsTaskWithIt|TestAttachLeavesAForeignCgroup|TestHowTasksEnd|TestStop|TestAMemoryBombEndsAsAGroupAndIsTold|TestAForkBombIsBounded|TestATaskCannotGetOut|TestStatsComeFromTheCgroup|TestTheKeeperIsOutsideOfTheTasksCgroup|TestAnOrphanEndsWithItsTask|TestTasksOutliveTheirAgents
+VM_SYSTEMD := TestUnderSystemd|TestSystemdTakesWhatHasAUnitsName
+VM_PORTS := TestAccepted|TestListeners|TestHoldInAnotherNamespace
+VM_PARTS := TestUpdatesThroughAHeldSocket|TestHeldPortBelow1024
+
+# What pkg/binlaunch/parts launches, which its tests cannot build in the machine.
+.PHONY: bin/parts-program
+bin/parts-program:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ ./pkg/binlaunch/parts/testdata/program
 
 .PHONY: test-vm
-test-vm: bin/lab bin/vm bin/keeper ## Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone, no overlay events
-	$(call say,another kernel$(,) 1 of 4: the virtual machine itself)
+test-vm: bin/lab bin/vm bin/keeper bin/parts-program ## Debian's 6.1 kernel in a virtual machine: XFS, ext4, tmpfs, cgroup v2 alone, no overlay events; with systemd
+	$(call say,another kernel$(,) 1 of 5: the virtual machine itself)
 	NODEAGENT_LAB=$(CURDIR)/$(LAB) go test -count=1 -timeout 15m ./test/vm
-	$(call say,another kernel$(,) 2 of 4: layers are walked on XFS$(,) ext4 and tmpfs$(,) and below overlays; deleted files that are open)
+	$(call say,another kernel$(,) 2 of 5: layers are walked on XFS$(,) ext4 and tmpfs$(,) and below overlays; deleted files that are open)
 	bin/vm run --disk xfs:1G --disk ext4:1G --disk tmpfs $(VM_PROGRAMS) ./pkg/disk -- '-test.run=^(TestWalk.*|TestProbeOverlay)$$' '-test.skip=^($(VM_SKIP))$$'
 	bin/vm run --disk ext4:2G --module xfs $(VM_PROGRAMS) $(VM_CONTAINERS) ./pkg/disk -- '-test.run=^TestOverlayContract$$/^walk$$|^TestOpenFiles|^($(VM_PROBES))$$'
-	$(call say,another kernel$(,) 3 of 4: tasks and their limits under cgroup v2 alone; the agent chooses to walk)
-	bin/vm run $(VM_PROGRAMS) ./pkg/binlaunch/cgroup ./pkg/binlaunch/sandbox ./cmd/nodeagent -- -test.short '-test.run=^($(VM_CGROUP)|$(VM_SANDBOX)|TestChooseMeter)$$'
-	$(call say,another kernel$(,) 4 of 4: many binaries fetched at once)
+	$(call say,another kernel$(,) 3 of 5: tasks and their limits under cgroup v2 alone; the agent chooses to walk)
+	bin/vm run --disk ext4:1G --module tcp_diag $(VM_PROGRAMS) --program bin/parts-program --env PARTS_PROGRAM=/usr/bin/parts-program \
+	  ./pkg/binlaunch/cgroup ./pkg/binlaunch/sandbox ./pkg/binlaunch/ports ./pkg/binlaunch/parts ./cmd/nodeagent -- \
+	  -test.short '-test.run=^($(VM_CGROUP)|$(VM_SANDBOX)|$(VM_PORTS)|$(VM_PARTS)|TestChooseMeter)$$'
+	$(call say,another kernel$(,) 4 of 5: systemd is process 1: what it does leaves tasks and their limits alone)
+	bin/vm run --systemd $(VM_PROGRAMS) --program true ./pkg/binlaunch/cgroup ./pkg/binlaunch/sandbox -- '-test.run=^($(VM_CGROUP)|TestTheKeeperIsOutsideOfTheTasksCgroup|$(VM_SYSTEMD))$$'
+	$(call say,another kernel$(,) 5 of 5: many binaries fetched at once)
 	bin/vm run --disk ext4:1G --env FETCH_HOST=/proc/self/exe ./pkg/binlaunch/fetch -- '-test.run=^TestManyAtOnce$$'
 
 .PHONY: test-e2e

@@ -72,6 +72,7 @@ func TestLoadConfigTellsEveryWrongField(t *testing.T) {
 		{"size of the store", "launch: {storeBytes: 0}", `launch.storeBytes: Invalid value: 0: want text such as "10Gi"`},
 		{"folder of binaries", "launch: {folder: b.d}", `launch.folder: Invalid value: "b.d": want an absolute path`},
 		{"cgroup of tasks", "launch: {cgroup: ../x}", `launch.cgroup: Invalid value: "../x": want a cgroup's name such as nodeagent, without / before it`},
+		{"cgroup of systemd's", "launch: {cgroup: nodeagent.slice}", `launch.cgroup: Invalid value: "nodeagent.slice": want no name of a systemd unit: systemd would take the tasks' limits away`},
 		{"value for fields", "disk: 3", `disk: Invalid value: 3: want fields: cpu, horizon, method, minimum, reserve`},
 		{"no fields at all", "hello", `the file: Invalid value: "hello": want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},
 		{"a list at all", "- disk", `the file: Invalid value: ["disk"]: want fields: apiVersion, containerd, disk, hostRoot, kind, launch, listen, node, notify, restart, socket`},

@@ -31,7 +31,7 @@ func besidePods(text string) string {
 		_, at, _ := strings.Cut(strings.TrimSpace(line), ":/")
 		root, _, ok := strings.Cut("/"+at, "/kubepods")
 		if ok && root != "" {
-			return path.Join(strings.TrimPrefix(root, "/"), cgroup.Parent(false))
+			return path.Join(strings.TrimPrefix(root, "/"), cgroup.Parent)
 		}
 	}
 	return ""

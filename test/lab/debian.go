@@ -130,6 +130,16 @@ func debianBundles() []bundle {
 			name: "linux-cloud", packages: []string{"linux-image-cloud-amd64"}, needs: "lib/modules", meta: true,
 			tools: []systemTool{{"qemu-system-x86_64", "qemu-system-x86"}, {"mkfs.xfs", "xfsprogs"}, {"mkfs.ext4", "e2fsprogs"}},
 		},
+		// For test/vm: its process 1, with all the libraries of systemd and
+		// systemctl but libc.
+		{
+			name: "systemd", needs: "lib/systemd/systemd",
+			packages: []string{
+				"systemd", "libsystemd-shared", "libacl1", "libapparmor1", "libaudit1", "libblkid1", "libcap-ng0", "libcap2",
+				"libcrypt1", "libgcrypt20", "libgpg-error0", "libip4tc2", "libkmod2", "liblz4-1", "liblzma5", "libmount1",
+				"libpam0g", "libpcre2-8-0", "libseccomp2", "libselinux1", "libssl3", "libzstd1",
+			},
+		},
 	}
 }
 

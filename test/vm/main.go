@@ -4,8 +4,8 @@
 //
 // It reads as one flow: main.go says what is wanted, suite.go builds the tests
 // and plans their runs, kernel.go and disk.go find what the machine is made
-// of, cpio.go and program.go pack it, machine.go boots it, and report.go tells
-// what came of it. The program is also process 1 of the machine: package guest.
+// of, cpio.go, program.go and systemd.go pack it, machine.go boots it, and
+// report.go tells what came of it. The program is also process 1 of the machine: package guest.
 package main
 
 import (
@@ -66,6 +66,7 @@ type options struct {
 	modules  words
 	programs words
 	env      words
+	systemd  bool
 	subjects []string // packages, test binaries or programs
 	args     []string // for each of them
 }
@@ -97,6 +98,7 @@ func parse(args []string) (options, error) {
 	fs.Var(&o.disks, "disk", "`tmpfs, ext4:SIZE or xfs:SIZE`: where to run the tests; may be repeated")
 	fs.Var(&o.modules, "module", "`NAME` of one more kernel module to load; may be repeated")
 	fs.Var(&o.programs, "program", "`NAME` of a program of this machine that the tests call; may be repeated")
+	fs.BoolVar(&o.systemd, "systemd", false, "boot Debian's systemd, and run the tests in a service of its own")
 	fs.Var(&o.env, "env", "`NAME=VALUE` for the tests; may be repeated")
 	if err := fs.Parse(args[1:]); err != nil {
 		return o, err

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,28 +14,56 @@ import (
 // ship puts a program of the host into the archive under the given path, with
 // the libraries it is linked to under their own.
 func (a *archive) ship(ctx context.Context, name, file string) error {
+	return a.shipFrom(ctx, "", name, file)
+}
+
+// shipFrom does so with a program of packages that were unpacked below root,
+// and with the libraries that are there.
+func (a *archive) shipFrom(ctx context.Context, root, name, file string) error {
 	if err := a.file(name, file); err != nil {
 		return err
 	}
-	libs, err := libraries(ctx, file)
+	libs, err := libraries(ctx, file, libraryFolders(root)...)
 	if err != nil {
 		return err
 	}
 	for _, lib := range libs {
-		if err := a.file(lib, lib); err != nil {
+		place := lib
+		if root != "" {
+			place = strings.TrimPrefix(lib, root)
+		}
+		if err := a.file(place, lib); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// libraries lists what a program needs to be started, with its interpreter.
-func libraries(ctx context.Context, file string) ([]string, error) {
+// libraryFolders are where Debian's packages below root have libraries.
+func libraryFolders(root string) (all []string) {
+	if root == "" {
+		return nil
+	}
+	for _, dir := range []string{"lib", "usr/lib"} {
+		for _, below := range []string{"", "systemd"} {
+			all = append(all, filepath.Join(root, dir, "x86_64-linux-gnu", below))
+		}
+	}
+	return all
+}
+
+// libraries lists what a program needs to be started, with its interpreter;
+// those in the given folders come before the host's.
+func libraries(ctx context.Context, file string, folders ...string) ([]string, error) {
 	static, err := isStatic(file)
 	if err != nil || static {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, "ldd", file).Output()
+	cmd := exec.CommandContext(ctx, "ldd", file)
+	if len(folders) > 0 {
+		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(folders, ":"))
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask for the libraries of %s: %w", file, err)
 	}

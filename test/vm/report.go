@@ -45,7 +45,11 @@ func (o options) prepare(ctx context.Context, dir string, r *report) (m machine,
 	if err != nil {
 		return m, 0, err
 	}
-	k, err := fetchKernel(ctx, o.lab)
+	unpacked, err := fetch(ctx, o.lab, "linux-cloud")
+	if err != nil {
+		return m, 0, err
+	}
+	k, err := openKernel(unpacked)
 	if err != nil {
 		return m, 0, err
 	}
@@ -73,16 +77,17 @@ func (o options) prepare(ctx context.Context, dir string, r *report) (m machine,
 	return m, len(subjects) * len(o.disks), o.pack(ctx, m.initramfs, subjects, modules)
 }
 
-// fetchKernel has the lab install QEMU, if it is missing, and download the
-// kernel, if its cache has none. The lab says on stderr what it does.
-func fetchKernel(ctx context.Context, lab string) (*kernel, error) {
-	cmd := exec.CommandContext(ctx, lab, "fetch", "linux-cloud")
+// fetch has the lab download a part, if its cache has none, and with the kernel
+// install QEMU, if it is missing. The lab says on stderr what it does. The
+// answer is the part's folder.
+func fetch(ctx context.Context, lab, part string) (string, error) {
+	cmd := exec.CommandContext(ctx, lab, "fetch", part)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("cannot fetch the kernel with %s: %w", lab, err)
+		return "", fmt.Errorf("cannot fetch %s with %s: %w", part, lab, err)
 	}
-	return openKernel(strings.TrimSpace(string(out)))
+	return strings.TrimSpace(string(out)), nil
 }
 
 // report tells what happens while it does, and keeps what came of each run.

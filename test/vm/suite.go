@@ -105,7 +105,11 @@ func buildTest(ctx context.Context, file, importPath string) error {
 
 // plan lists each subject on each disk.
 func (o options) plan(subjects []subject, modules []string) guest.Plan {
-	p := guest.Plan{}
+	p := guest.Plan{Systemd: o.systemd}
+	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	if o.systemd {
+		env = append(env, guest.SystemdEnv+"=1")
+	}
 	for _, m := range modules {
 		p.Modules = append(p.Modules, inGuest(m))
 	}
@@ -116,7 +120,7 @@ func (o options) plan(subjects []subject, modules []string) guest.Plan {
 			p.Runs = append(p.Runs, guest.Run{
 				Name: s.name + " on " + d.fs.name, Path: s.binary(), Dir: s.folder(), Tmp: on.Dir, Timeout: o.timeout + killAfter,
 				Args: append(s.args[:len(s.args):len(s.args)], o.args...),
-				Env:  append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, o.env...),
+				Env:  append(env[:len(env):len(env)], o.env...),
 			})
 		}
 	}
@@ -146,6 +150,15 @@ func (o options) pack(ctx context.Context, file string, subjects []subject, modu
 	}
 	if err := errors.Join(a.file("init", self), a.text(guest.PlanFile, string(plan)), a.etc()); err != nil {
 		return err
+	}
+	if o.systemd {
+		root, err := fetch(ctx, o.lab, "systemd")
+		if err != nil {
+			return err
+		}
+		if err := a.shipSystemd(ctx, root); err != nil {
+			return err
+		}
 	}
 	for _, m := range modules {
 		if err := a.file(inGuest(m), m); err != nil {

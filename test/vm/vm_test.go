@@ -28,20 +28,22 @@ func TestMachine(t *testing.T) {
 	disks := []string{"--disk", "ext4:512M", "--disk", "xfs:512M"}
 	for _, c := range []struct {
 		name, run, timeout string
-		disks              []string
+		flags              []string
 		code               int
 		says               []string
 	}{
-		{name: "all is there", run: "Cgroup|Quota|Overlay|Shipped", disks: disks, says: []string{
+		{name: "all is there", run: "Cgroup|Quota|Overlay|Shipped", flags: disks, says: []string{
 			"--- PASS: TestProjectQuota", "--- PASS: TestCgroupV2Alone", "on ext4: ok", "on xfs: ok",
 		}},
-		{name: "a failure", run: "Fails|Shipped", code: 1, says: []string{"as it should", "FAILED with exit code 1"}},
+		{name: "a failure under systemd", run: "Fails|Shipped|Systemd|CgroupV2Alone", flags: []string{"--systemd"}, code: 1, says: []string{
+			"as it should", "FAILED with exit code 1", "--- PASS: TestSystemdIsProcess1",
+		}},
 		{name: "a killed test", run: "Killed", code: 137, says: []string{"ended by the signal: killed"}},
 		{name: "a test that hangs", run: "Hangs", timeout: "5s", code: 2, says: []string{"test timed out after 5s", "TestHangs"}},
 		{name: "a kernel that panics", run: "PanicsTheKernel", code: exitBroken, says: []string{"in test/vm/testdata/guest on tmpfs", "Kernel panic"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			args := append([]string{"run", "--lab", lab, "--program", "du"}, c.disks...)
+			args := append([]string{"run", "--lab", lab, "--program", "du"}, c.flags...)
 			if c.timeout != "" {
 				args = append(args, "--timeout", c.timeout)
 			}

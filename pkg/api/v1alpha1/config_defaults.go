@@ -93,6 +93,9 @@ func (c *LaunchConfig) validate(at *field.Path) field.ErrorList {
 	if c.Cgroup != "" && !filepath.IsLocal(c.Cgroup) {
 		errs = append(errs, field.Invalid(at.Child("cgroup"), c.Cgroup, "want a cgroup's name such as nodeagent, without / before it"))
 	}
+	if kind := filepath.Ext(c.Cgroup); kind == ".slice" || kind == ".service" || kind == ".scope" {
+		errs = append(errs, field.Invalid(at.Child("cgroup"), c.Cgroup, "want no name of a systemd unit: systemd would take the tasks' limits away"))
+	}
 	if _, _, err := ParsePorts(c.Ports); err != nil {
 		errs = append(errs, field.Invalid(at.Child("ports"), c.Ports, err.Error()))
 	}

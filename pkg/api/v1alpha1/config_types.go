@@ -197,8 +197,9 @@ type LaunchConfig struct {
 
 	// cgroup is the one below which every launched task gets its own, without
 	// the controller's folder. Two agents on one machine must not share it.
-	// Default: nodeagent.slice where systemd runs, else nodeagent; in a pod
-	// of a kubelet whose cgroupRoot is not the node's, nodeagent in that.
+	// Default: nodeagent; in a pod of a kubelet whose cgroupRoot is not the
+	// node's, nodeagent in that. No name of a systemd unit, such as
+	// nodeagent.slice.
 	Cgroup string `json:"cgroup,omitempty"`
 
 	// ports is the range that ports without a number are taken from.

@@ -30,14 +30,12 @@ func used(v2 bool) []string {
 	return []string{"cpu", "cpuacct", "memory", "pids", "freezer", "cpuset", "blkio"}
 }
 
-// Parent is the folder for a node whose cgroups systemd lays out, or not: a
-// name that systemd reads as a slice keeps its tools (systemd-cgls) right.
-func Parent(systemd bool) string {
-	if systemd {
-		return "nodeagent.slice"
-	}
-	return "nodeagent"
-}
+// Parent is the folder at the root of a node's cgroups. It must be no name of a
+// systemd unit: one that systemd starts (nodeagent.slice, because somebody puts
+// a service into it) it takes as its own, and takes the controllers away from
+// what is below. Other folders at the root, as the kubelet's cgroupfs driver
+// makes one, it leaves alone (sandbox, TestUnderSystemd).
+const Parent = "nodeagent"
 
 // Open finds the cgroups at root and makes the folder parent in it.
 func Open(root, parent string) (*Tree, error) {

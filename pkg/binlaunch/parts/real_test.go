@@ -39,10 +39,14 @@ import (
 	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
-// program is built once: a static program, whatever the test binary is.
+// program is built once: a static program, whatever the test binary is. Where
+// there is no Go toolchain PARTS_PROGRAM names it.
 var program string
 
 func TestMain(m *testing.M) {
+	if program = os.Getenv("PARTS_PROGRAM"); program != "" {
+		os.Exit(m.Run())
+	}
 	os.Exit(func() int {
 		folder, err := os.MkdirTemp("", "nodeagent-program-")
 		if err != nil {
@@ -248,9 +252,13 @@ func (n *node) binary(name string, generation int64, args ...string) *v1alpha1.B
 func (n *node) server(version string, generation int64, port v1alpha1.Port) *v1alpha1.Binary {
 	b := n.binary("web", generation, "serve", version)
 	b.Spec.Ports = []v1alpha1.Port{port}
+	grace := time.Second
+	if testing.Short() { // and for emulated machines, where a start takes seconds
+		grace = 10 * time.Second
+	}
 	b.Spec.Health = &v1alpha1.HealthCheck{
 		Probe:    v1alpha1.Probe{HTTP: &v1alpha1.HTTPProbe{Path: "/health"}},
-		Interval: &metav1.Duration{Duration: 200 * time.Millisecond}, GracePeriod: &metav1.Duration{Duration: time.Second},
+		Interval: &metav1.Duration{Duration: 200 * time.Millisecond}, GracePeriod: &metav1.Duration{Duration: grace},
 	}
 	return b
 }
@@ -423,6 +431,10 @@ func TestWrongDigestNeverRuns(t *testing.T) {
 // Ten updates through a held socket, an agent killed in between, under load:
 // no connection is refused, and one that does not turn healthy is taken away.
 func TestUpdatesThroughAHeldSocket(t *testing.T) {
+	last := int64(10)
+	if testing.Short() { // and for emulated machines, where an update takes seconds
+		last = 3
+	}
 	n := newNode(t)
 	port := v1alpha1.Port{Name: "http", Port: int32(freeport.From(t, 20000)), Held: true}
 	n.agent(n.server("v0", 1, port))
@@ -444,9 +456,9 @@ func TestUpdatesThroughAHeldSocket(t *testing.T) {
 			}
 		})
 	}
-	for v := int64(1); v <= 10; v++ {
+	for v := int64(1); v <= last; v++ {
 		b := n.server(fmt.Sprintf("v%d", v), v+1, port)
-		if v == 5 {
+		if v == last/2+1 {
 			n.kill()
 			n.agent(b)
 		} else {
@@ -454,13 +466,13 @@ func TestUpdatesThroughAHeldSocket(t *testing.T) {
 		}
 		n.up("web", v+1)
 	}
-	n.want(n.server("sick", 12, port))
+	n.want(n.server("sick", last+2, port))
 	n.await("web", "taken back", func(i binlaunch.Instance) bool {
-		return i.Status.RejectedGeneration == 12 && i.Status.State == v1alpha1.StateHealthy && i.Status.Next == nil
+		return i.Status.RejectedGeneration == last+2 && i.Status.State == v1alpha1.StateHealthy && i.Status.Next == nil
 	})
 	cancel()
 	load.Wait()
-	n.answersAlone(port.Port, "v10")
+	n.answersAlone(port.Port, fmt.Sprint("v", last))
 	t.Logf("%d served, %d refused, %d dropped by a server that ended", served.Load(), refused.Load(), other.Load())
 	// Of each client that can be one connection in each update.
 	if served.Load() < 100 || refused.Load() > 0 || other.Load() > max(served.Load()/100, 2*11) {
@@ -474,6 +486,7 @@ func TestHeldPortBelow1024(t *testing.T) {
 	n := newNode(t)
 	number := privilegedPort(t)
 	bare := n.server("bare", 1, v1alpha1.Port{Name: "http", Port: number})
+	bare.Spec.Health = nil // it ends by itself
 	n.agent(bare)
 	i := n.await("web", "refused by the kernel", func(i binlaunch.Instance) bool {
 		return i.Status.State == v1alpha1.StateBackingOff && i.Status.LastExit != nil

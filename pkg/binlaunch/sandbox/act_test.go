@@ -43,6 +43,8 @@ func act(what string, args []string) int {
 		attack(args)
 	case "agent":
 		agent(args)
+	case "unit-agent":
+		unitAgent(args[0], args[1], args[2])
 	case "control":
 		// The attacks that do no harm when they succeed.
 		control(args)

@@ -22,7 +22,7 @@ import (
 type Options struct {
 	State           string     // folder in memory, /run/nodeagent/tasks
 	CgroupRoot      string     // "": /sys/fs/cgroup
-	CgroupParent    string     // "": by cgroup.Parent
+	CgroupParent    string     // "": cgroup.Parent
 	Keeper          string     // the keeper program, a path that can be executed (package keeper/binary)
 	HostRoot        string     // where the host's root is seen here; "": /
 	Namespaces      Namespaces // the host's, if they are not the agent's own
@@ -95,8 +95,7 @@ func (o Options) defaulted() Options {
 		o.HostRoot = "/"
 	}
 	if o.CgroupParent == "" {
-		_, err := os.Stat(filepath.Join(o.HostRoot, "run/systemd/system"))
-		o.CgroupParent = cgroup.Parent(err == nil)
+		o.CgroupParent = cgroup.Parent
 	}
 	if o.FirstUID == 0 {
 		o.FirstUID = defaultFirstUID

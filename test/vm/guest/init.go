@@ -26,11 +26,34 @@ func Main() {
 		}
 		os.Exit(0)
 	}
-	if err := reap(); err != nil {
+	if err := first(); err != nil {
 		fmt.Println("vm:", err)
 	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
+}
+
+// first is process 1.
+func first() error {
+	plan, err := readPlan()
+	if err != nil {
+		return err
+	}
+	if plan.Systemd {
+		return becomeSystemd()
+	}
+	return reap()
+}
+
+func readPlan() (p Plan, err error) {
+	data, err := os.ReadFile(PlanFile)
+	if err != nil {
+		return p, fmt.Errorf("cannot read the plan: %w", err)
+	}
+	if err := json.Unmarshal(data, &p); err != nil {
+		return p, fmt.Errorf("cannot read the plan: %w", err)
+	}
+	return p, nil
 }
 
 // reap starts the worker and reaps all that is left to process 1 until the
@@ -63,15 +86,15 @@ func reap() error {
 }
 
 func work() error {
-	data, err := os.ReadFile(PlanFile)
+	plan, err := readPlan()
 	if err != nil {
-		return fmt.Errorf("cannot read the plan: %w", err)
+		return err
 	}
-	var plan Plan
-	if err := json.Unmarshal(data, &plan); err != nil {
-		return fmt.Errorf("cannot read the plan: %w", err)
+	mounts := mountSystem
+	if plan.Systemd {
+		mounts = mountBesideSystemd
 	}
-	if err := mountSystem(); err != nil {
+	if err := mounts(); err != nil {
 		return err
 	}
 	if err := loadModules(plan.Modules); err != nil {
@@ -91,20 +114,27 @@ func work() error {
 	return errors.Join(err, tell.err, port.Close())
 }
 
-func (p Plan) carryOut(tell *teller) error {
-	if err := mountDisks(p.Disks); err != nil {
-		return err
-	}
+// asSystemdWould sets what else a machine with systemd has.
+func asSystemdWould() error {
 	if err := openCgroups(); err != nil {
 		return err
 	}
-	// As systemd sets it: os.RemoveAll needs a descriptor a level.
+	// os.RemoveAll needs a descriptor a level.
 	files := syscall.Rlimit{Cur: 1024, Max: 524288}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return fmt.Errorf("cannot allow more open files: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
+	return loopbackUp()
+}
+
+func (p Plan) carryOut(tell *teller) error {
+	if err := mountDisks(p.Disks); err != nil {
 		return err
+	}
+	if !p.Systemd {
+		if err := asSystemdWould(); err != nil {
+			return err
+		}
 	}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {

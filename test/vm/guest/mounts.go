@@ -34,9 +34,25 @@ func systemMounts() []mount {
 }
 
 // mountSystem makes the initramfs look like a machine that was booted from a
-// disk. pivot_root(2) refuses while the root is the initial ramfs itself, so
-// the root becomes a bind mount of it.
+// disk.
 func mountSystem() error {
+	if err := rootFromRamfs(); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte("vm")); err != nil {
+		return fmt.Errorf("cannot name the machine: %w", err)
+	}
+	for _, m := range systemMounts() {
+		if err := m.do(m.fs); err != nil {
+			return err
+		}
+	}
+	return os.Symlink("/proc/self/fd", "/dev/fd")
+}
+
+// rootFromRamfs makes a bind mount of the root the root: pivot_root(2) refuses
+// while that is the initial ramfs itself.
+func rootFromRamfs() error {
 	const root = "/.root"
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return fmt.Errorf("cannot make %s: %w", root, err)
@@ -51,18 +67,17 @@ func mountSystem() error {
 		{"change the root", func() error { return unix.Chroot(".") }},
 		{"make mounts shared", func() error { return unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "") }},
 		{"close the root to others", func() error { return unix.Chmod("/", 0o755) }},
-		{"name the machine", func() error { return unix.Sethostname([]byte("vm")) }},
 	} {
 		if err := step.err(); err != nil {
 			return fmt.Errorf("cannot %s: %w", step.what, err)
 		}
 	}
-	for _, m := range systemMounts() {
-		if err := m.do(m.fs); err != nil {
-			return err
-		}
-	}
-	return os.Symlink("/proc/self/fd", "/dev/fd")
+	return nil
+}
+
+// mountBesideSystemd is what systemd's own first mounts leave out.
+func mountBesideSystemd() error {
+	return mount{"tmpfs", "/tmp", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV}.do("tmpfs")
 }
 
 func (m mount) do(source string) error {

@@ -1,6 +1,7 @@
 // Package guest is what runs inside of the virtual machine: process 1, which
 // reaps, and its one child, which loads modules, mounts what a Linux machine
-// has, runs the given programs and tells the host of each.
+// has, runs the given programs and tells the host of each. If the plan wants
+// it, process 1 becomes systemd instead, and the child is a service of its.
 //
 // Host and guest share the two types of this file. The plan comes as a file of
 // the initramfs. Messages go back as JSON, one after the other, over a
@@ -18,6 +19,7 @@ const Port = "nodeagent.messages"
 
 // Plan is all that the guest does.
 type Plan struct {
+	Systemd bool     // process 1 becomes systemd, and the rest is done in a service
 	Modules []string // files of kernel modules, each after those it needs
 	Disks   []Disk
 	Runs    []Run

@@ -20,6 +20,9 @@ func TestCgroupV2Alone(t *testing.T) {
 	if strings.Contains(string(mounts), " cgroup ") {
 		t.Errorf("a v1 hierarchy is mounted:\n%s", mounts)
 	}
+	if os.Getenv("NODEAGENT_VM_SYSTEMD") != "" {
+		return // who wants a controller asks for it
+	}
 	dir := "/sys/fs/cgroup/vm-test"
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -29,6 +32,18 @@ func TestCgroupV2Alone(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
 			t.Errorf("controller is missing: %v", err)
 		}
+	}
+}
+
+// TestSystemdIsProcess1 asks systemd for the service that this test runs in.
+func TestSystemdIsProcess1(t *testing.T) {
+	if name, err := os.ReadFile("/proc/1/comm"); err != nil || string(name) != "systemd\n" {
+		t.Errorf("process 1 is %q, %v", name, err)
+	}
+	out, err := exec.Command("systemctl", "show", "--property=ControlGroup", "--value", "vm-worker.service").CombinedOutput()
+	own, readErr := os.ReadFile("/proc/self/cgroup")
+	if err != nil || readErr != nil || string(own) != "0::"+string(out) {
+		t.Errorf("systemctl says %q, %v; this process is in %q, %v", out, err, own, readErr)
 	}
 }
 
