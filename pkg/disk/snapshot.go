@@ -22,9 +22,9 @@ type seriesKey struct{ namespace, pod, container, uid string }
 // containerSeries joins the containers of one name in one pod.
 type containerSeries struct {
 	parts    map[Part]partSeries
-	places   map[*place]bool // that are in it: an emptyDir or a folder of logs once
+	places   map[*place]bool                 // that are in it: an emptyDir or a folder of logs once
 	growth   struct{ bytes, inodes float64 } // a second
-	until    Until // of the one that is full first
+	until    Until                           // of the one that is full first
 	bound    Bound
 	offender bool
 	sandbox  bool

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // stage is what one story is played on: the cluster that all share, a
@@ -31,7 +32,7 @@ type stage struct {
 func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
 	t.Helper()
 	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b", name: name}
-	c.namespace(t, name)
+	c.Namespace(t, name)
 	k.register(t, name, s.nodeA, s.nodeB)
 	return s
 }
@@ -136,7 +137,7 @@ type agent struct {
 
 func (s *stage) agent(t *testing.T, o Options) *agent {
 	t.Helper()
-	return s.agentVia(t, s.cluster.config, o)
+	return s.agentVia(t, s.cluster.Config, o)
 }
 
 // agentVia is one that reaches the API by a way of its own.
@@ -213,7 +214,7 @@ func (s *stage) deployment(t *testing.T, namespace, name string) *appsv1.Deploym
 			Selector: &metav1.LabelSelector{MatchLabels: template.Labels},
 		},
 	}
-	create(t, s.cluster.admin, d)
+	s.cluster.Create(t, d)
 	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
 	return d
 }
@@ -221,15 +222,15 @@ func (s *stage) deployment(t *testing.T, namespace, name string) *appsv1.Deploym
 // settle reads an object until it is as it should be.
 func (s *stage) settle(t *testing.T, o client.Object, so func() bool) {
 	t.Helper()
-	eventually(t, 60*time.Second, o.GetName()+" settles", func() bool {
-		return s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(o), o) == nil && so()
+	apiserver.Eventually(t, 60*time.Second, o.GetName()+" settles", func() bool {
+		return s.cluster.Admin.Get(t.Context(), client.ObjectKeyFromObject(o), o) == nil && so()
 	})
 }
 
 func (s *stage) pods(t *testing.T, namespace, app string) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
 		t.Fatal(err)
 	}
 	return list.Items
@@ -250,7 +251,7 @@ func (s *stage) podOn(t *testing.T, namespace, app, node string) *corev1.Pod {
 func (s *stage) restart(t *testing.T, namespace, name string) *v1alpha1.Restart {
 	t.Helper()
 	var r v1alpha1.Restart
-	if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &r); err != nil {
+	if err := s.cluster.Admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &r); err != nil {
 		t.Fatal(err)
 	}
 	return &r
@@ -268,7 +269,7 @@ func (s *stage) until(t *testing.T, namespace, name string, so func(*v1alpha1.Re
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
-		err := s.cluster.admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, r)
+		err := s.cluster.Admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, r)
 		if err == nil && so(r) {
 			return r
 		}
@@ -311,7 +312,7 @@ func (s *stage) wantEvents(t *testing.T, namespace, kind, name string, want ...s
 // events are the reasons of the Events about an object, as kubectl has them.
 func (s *stage) events(t *testing.T, namespace, kind, name string) []string {
 	t.Helper()
-	out := s.cluster.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}",
+	out := s.cluster.Kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}",
 		"--field-selector", "involvedObject.kind="+kind+",involvedObject.name="+name+",source=nodeagent")
 	reasons := strings.Fields(out)
 	slices.Sort(reasons)
@@ -322,7 +323,7 @@ func (s *stage) events(t *testing.T, namespace, kind, name string) []string {
 func (s *stage) replicaSets(t *testing.T, namespace, app string) int {
 	t.Helper()
 	var list appsv1.ReplicaSetList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
 		t.Fatal(err)
 	}
 	return len(list.Items)

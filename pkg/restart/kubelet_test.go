@@ -17,7 +17,7 @@ import (
 // binds pods, makes them Ready, and deletes those that are to go. It is the
 // agent's Layers as well: each of its pods has written podBytes.
 type kubelet struct {
-	client client.WithWatch
+	cluster *cluster
 
 	mu     sync.Mutex
 	nodes  map[string][]string // by namespace
@@ -31,7 +31,7 @@ type kubelet struct {
 const podBytes = 5 << 20
 
 func startKubelet(t *testing.T, c *cluster) *kubelet {
-	k := &kubelet{client: c.admin, nodes: map[string][]string{}, held: map[string]bool{}, fails: map[string]bool{}, layers: map[string]bool{}}
+	k := &kubelet{cluster: c, nodes: map[string][]string{}, held: map[string]bool{}, fails: map[string]bool{}, layers: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { k.run(ctx) })
@@ -44,9 +44,9 @@ func (k *kubelet) register(t *testing.T, namespace string, nodes ...string) {
 	t.Helper()
 	for _, name := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"story": namespace}}}
-		create(t, k.client, node)
+		k.cluster.Create(t, node)
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
-		if err := k.client.Status().Update(t.Context(), node); err != nil {
+		if err := k.cluster.Admin.Status().Update(t.Context(), node); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +103,7 @@ func (k *kubelet) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		var pods corev1.PodList
-		if k.client.List(ctx, &pods) != nil {
+		if k.cluster.Admin.List(ctx, &pods) != nil {
 			continue // the API server may be away; a kubelet goes on
 		}
 		for i := range pods.Items {
@@ -119,22 +119,22 @@ func (k *kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 	switch {
 	case pod.DeletionTimestamp != nil && len(pod.Finalizers) > 0 && pod.Status.Phase != corev1.PodFailed:
 		pod.Status.Phase = corev1.PodFailed // a Job counts it before it lets it go
-		_ = k.client.Status().Update(ctx, pod)
+		_ = k.cluster.Admin.Status().Update(ctx, pod)
 	case pod.DeletionTimestamp != nil:
-		if k.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID}) == nil {
+		if k.cluster.Admin.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID}) == nil {
 			delete(k.layers, string(pod.UID))
 		}
 	case pod.Spec.NodeName == "":
 		node := k.place(pod, all)
 		binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}
-		if k.client.SubResource("binding").Create(ctx, pod.DeepCopy(), binding) == nil {
+		if k.cluster.Admin.SubResource("binding").Create(ctx, pod.DeepCopy(), binding) == nil {
 			pod.Spec.NodeName = node
 		}
 	case !ready(pod) && !k.held[pod.Namespace] && !k.broken(pod):
 		k.layers[string(pod.UID)] = true
 		k.addresses++
 		pod.Status = runningStatus(pod, fmt.Sprintf("10.1.%d.%d", k.addresses/250, k.addresses%250+1))
-		_ = k.client.Status().Update(ctx, pod)
+		_ = k.cluster.Admin.Status().Update(ctx, pod)
 	}
 }
 

@@ -36,11 +36,11 @@ func storyOwners(t *testing.T, s *stage, ns string) {
 	s.deployment(t, ns, "web")
 	pods := s.pods(t, ns, "web")
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "alone"}, Spec: podTemplate().Spec}
-	create(t, s.cluster.admin, bare)
+	s.cluster.Create(t, bare)
 	podOf := func(p *corev1.Pod) Pod { return Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)} }
 	web, alone := podOf(&pods[0]), podOf(bare)
 
-	api := &counted{Reader: s.cluster.admin}
+	api := &counted{Reader: s.cluster.Admin}
 	reg := prometheus.NewRegistry()
 	o := NewOwners(api, reg, slog.New(slog.DiscardHandler))
 	there := map[Pod]bool{web: true, alone: true}

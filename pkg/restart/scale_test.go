@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // row is one line of bench/results/restart.json.
@@ -104,7 +105,7 @@ func TestScale(t *testing.T) {
 // scale runs n agents: at rest first, then with offending workloads at once.
 func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.Duration) []row {
 	s := &stage{cluster: c, kubelet: k, name: name}
-	c.namespace(t, name)
+	c.Namespace(t, name)
 	nodes := make([]string, n)
 	for i := range nodes {
 		nodes[i] = fmt.Sprintf("%s-n%d", name, i)
@@ -124,7 +125,7 @@ func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.D
 
 	var requests atomic.Int64
 	var writes sync.Map
-	config := rest.CopyConfig(c.config)
+	config := rest.CopyConfig(c.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return counter{next, &requests, &writes} })
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -143,7 +144,7 @@ func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.D
 		running.Go(func() { _ = controller.Run(ctx) })
 	}
 	defer func() { cancel(); running.Wait() }()
-	eventually(t, 2*time.Minute, "an agent leads", func() bool { return s.leads(name) != "" })
+	apiserver.Eventually(t, 2*time.Minute, "an agent leads", func() bool { return s.leads(t, name) != "" })
 	time.Sleep(20 * time.Second) // all have their watches; the span is what is measured
 
 	before := requests.Load()
@@ -180,7 +181,7 @@ func scale(t *testing.T, c *cluster, k *kubelet, name string, n int, span time.D
 	var turns []time.Duration
 	for i := range workloads {
 		app := fmt.Sprintf("%s-web%d", name, i)
-		eventually(t, 10*time.Minute, app+" is restarted", func() bool {
+		apiserver.Eventually(t, 10*time.Minute, app+" is restarted", func() bool {
 			r := s.restart(t, name, "deployment-"+app)
 			return !active(r) && r.Status.Phase == v1alpha1.PhaseSucceeded && len(r.Status.History) == 1
 		})

@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // badDay stands between the agents and the real API server and does what a bad
@@ -78,7 +78,7 @@ func answer(w http.ResponseWriter, code int, reason string) {
 // badAPI is a way to the API server on a bad day.
 func (c *cluster) badAPI(t *testing.T, seed uint64) (*badDay, *rest.Config) {
 	t.Helper()
-	to, err := url.Parse(c.config.Host)
+	to, err := url.Parse(c.Config.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func (c *cluster) badAPI(t *testing.T, seed uint64) (*badDay, *rest.Config) {
 	}}
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
-	config := rest.CopyConfig(c.config)
+	config := rest.CopyConfig(c.Config)
 	config.Host, config.TLSClientConfig = server.URL, rest.TLSClientConfig{}
 	return b, config
 }
@@ -118,7 +118,7 @@ func storyBadAPI(t *testing.T, s *stage, ns string) {
 		a.run(t)
 		for _, d := range all {
 			pod := s.podOn(t, ns, d.Name, node)
-			eventually(t, 120*time.Second, "it can be asked for", func() bool {
+			apiserver.Eventually(t, 120*time.Second, "it can be asked for", func() bool {
 				_, err := a.requester.Request(t.Context(), Request{
 					Pod: Pod{Namespace: ns, Name: pod.Name, UID: string(pod.UID)}, Reason: v1alpha1.ReasonDiskFill,
 				})
@@ -149,13 +149,13 @@ func storyBadAPI(t *testing.T, s *stage, ns string) {
 func (c *cluster) compact(t *testing.T) {
 	t.Helper()
 	var all corev1.NamespaceList
-	if err := c.admin.List(t.Context(), &all); err != nil {
+	if err := c.Admin.List(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
 	body := fmt.Sprintf(`{"revision":%q,"physical":true}`, all.ResourceVersion)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:"+strconv.Itoa(c.etcd)+"/v3/kv/compaction", bytes.NewBufferString(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Etcd()+"/v3/kv/compaction", bytes.NewBufferString(body))
 	if err != nil {
 		t.Fatal(err)
 	}

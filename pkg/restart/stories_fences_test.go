@@ -29,9 +29,9 @@ func (s *stage) asAgent(t *testing.T, node string) *rest.Config {
 	t.Helper()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "nodeagent", Name: "agent-on-" + node}, Spec: podTemplate().Spec}
 	pod.Spec.ServiceAccountName, pod.Spec.NodeName = "nodeagent", node
-	create(t, s.cluster.admin, pod)
-	token := s.cluster.kubectl("create", "token", "nodeagent", "-n", "nodeagent", "--bound-object-kind=Pod", "--bound-object-name="+pod.Name)
-	config := rest.CopyConfig(s.cluster.config)
+	s.cluster.Create(t, pod)
+	token := s.cluster.Kubectl("create", "token", "nodeagent", "-n", "nodeagent", "--bound-object-kind=Pod", "--bound-object-name="+pod.Name)
+	config := rest.CopyConfig(s.cluster.Config)
 	config.BearerToken = strings.TrimSpace(token)
 	return config
 }
@@ -42,7 +42,7 @@ func (s *stage) clientAs(t *testing.T, config *rest.Config) client.WithWatch {
 	for _, kind := range []string{"Binary", "BinaryInstance"} { // which this package itself does not write
 		mapper.Add(v1alpha1.GroupVersion().WithKind(kind), meta.RESTScopeRoot)
 	}
-	c, err := client.NewWithWatch(config, client.Options{Scheme: s.cluster.admin.Scheme(), Mapper: mapper, Log: logr.Discard()})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: s.cluster.Admin.Scheme(), Mapper: mapper, Log: logr.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func (s *stage) clientAs(t *testing.T, config *rest.Config) client.WithWatch {
 func storyFenced(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	stamped := s.deployment(t, ns, "stamped") // what may be done to it begins a rollout
-	s.cluster.kubectl("patch", "deployment", "-n", ns, "stamped", "--type=merge", `-p={"spec":{"template":{"metadata":{"annotations":{"team":"shop"}}}}}`)
+	s.cluster.Kubectl("patch", "deployment", "-n", ns, "stamped", "--type=merge", `-p={"spec":{"template":{"metadata":{"annotations":{"team":"shop"}}}}}`)
 	mine, other := s.podOn(t, ns, "web", s.nodeA), s.podOn(t, ns, "web", s.nodeB)
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	patch := func(o client.Object, text string) func() error {
@@ -98,13 +98,13 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 		return r
 	}
 	held := wish("held", func(r *v1alpha1.Restart) { r.Spec.Node = s.nodeB })
-	create(t, s.cluster.admin, held)
+	s.cluster.Create(t, held)
 	held.Status.Phase, held.Status.Holder = v1alpha1.PhaseRunning, s.nodeB
-	if err := s.cluster.admin.Status().Update(t.Context(), held); err != nil {
+	if err := s.cluster.Admin.Status().Update(t.Context(), held); err != nil {
 		t.Fatal(err)
 	}
 	slots := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "nodeagent", Name: LeaseSlots}}
-	if err := s.cluster.admin.Create(t.Context(), slots); err != nil {
+	if err := s.cluster.Admin.Create(t.Context(), slots); err != nil {
 		t.Log(err) // another story's agent made it
 	}
 	annotated := func(key, value string) string {
@@ -194,7 +194,7 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 		{"a pause", func() error {
 			return retry.OnError(wait.Backoff{Steps: 100, Duration: 10 * time.Millisecond}, apierrors.IsConflict, func() error { // others' agents write it
 				after := slots.DeepCopy()
-				if err := s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(slots), after); err != nil {
+				if err := s.cluster.Admin.Get(t.Context(), client.ObjectKeyFromObject(slots), after); err != nil {
 					return err
 				}
 				after.Annotations = map[string]string{v1alpha1.AnnotationPaused: "ha"}
@@ -202,15 +202,15 @@ func storyFenced(t *testing.T, s *stage, ns string) {
 			})
 		}, "nor ends a pause"},
 		{"to read a Secret", func() error {
-			out, err := s.cluster.tryKubectl("get", "secrets", "-n", ns, "--as="+AgentAccount)
+			out, err := s.cluster.TryKubectl("get", "secrets", "-n", ns, "--as="+AgentAccount)
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}
 			return nil
 		}, forbidden},
 		{"a label with a token that names no node", func() error {
-			config := rest.CopyConfig(s.cluster.config)
-			config.BearerToken = strings.TrimSpace(s.cluster.kubectl("create", "token", "nodeagent", "-n", "nodeagent"))
+			config := rest.CopyConfig(s.cluster.Config)
+			config.BearerToken = strings.TrimSpace(s.cluster.Kubectl("create", "token", "nodeagent", "-n", "nodeagent"))
 			return s.clientAs(t, config).Create(t.Context(), wish("nobody", func(*v1alpha1.Restart) {}))
 		}, "does not tell its node"},
 	}
@@ -251,7 +251,7 @@ func storyFencedAgent(t *testing.T, s *stage, ns string) {
 	wantPhase(t, s.ended(t, ns, "deployment-one"), v1alpha1.PhaseSucceeded)
 
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "bare", Labels: map[string]string{"app": "bare"}}, Spec: podTemplate().Spec}
-	create(t, s.cluster.admin, bare)
+	s.cluster.Create(t, bare)
 	s.service(t, ns, "bare")
 	s.settle(t, bare, func() bool { return ready(bare) })
 	for i, node := range []string{s.nodeA, s.nodeB} {
@@ -266,7 +266,7 @@ func storyFencedAgent(t *testing.T, s *stage, ns string) {
 		Spec:       appsv1.ReplicaSetSpec{Replicas: new(int32(3)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "set", "free": "yes"}}, Template: podTemplate()},
 	}
 	set.Spec.Template.Labels = set.Spec.Selector.MatchLabels
-	create(t, s.cluster.admin, set)
+	s.cluster.Create(t, set)
 	s.service(t, ns, "set")
 	s.settle(t, set, func() bool { return set.Status.AvailableReplicas == 3 })
 	agents[0].request(t, s.podOn(t, ns, "set", s.nodeA), v1alpha1.ReasonDiskFill)
@@ -284,15 +284,15 @@ func storyFencedAgent(t *testing.T, s *stage, ns string) {
 
 // storyApprover: RBAC says who approves.
 func storyApprover(t *testing.T, s *stage, ns string) {
-	create(t, s.cluster.admin, &v1alpha1.Restart{
+	s.cluster.Create(t, &v1alpha1.Restart{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deployment-web"},
 		Spec:       v1alpha1.RestartSpec{Target: v1alpha1.TargetReference{APIVersion: "apps/v1", Kind: KindDeployment, Name: "web"}},
 	})
-	s.cluster.kubectl("create", "role", "-n", ns, "developer", "--verb=get,create,patch,update", "--resource=restarts.nodeagent.dev")
-	s.cluster.kubectl("create", "rolebinding", "-n", ns, "dev", "--role=developer", "--user=dev")
-	s.cluster.kubectl("create", "rolebinding", "-n", ns, "lead", "--clusterrole=nodeagent-approver", "--user=lead")
+	s.cluster.Kubectl("create", "role", "-n", ns, "developer", "--verb=get,create,patch,update", "--resource=restarts.nodeagent.dev")
+	s.cluster.Kubectl("create", "rolebinding", "-n", ns, "dev", "--role=developer", "--user=dev")
+	s.cluster.Kubectl("create", "rolebinding", "-n", ns, "lead", "--clusterrole=nodeagent-approver", "--user=lead")
 	approve := func(user string) (string, error) {
-		return s.cluster.tryKubectl("annotate", "--as="+user, "-n", ns, "restart", "deployment-web", v1alpha1.AnnotationApproved+"=1")
+		return s.cluster.TryKubectl("annotate", "--as="+user, "-n", ns, "restart", "deployment-web", v1alpha1.AnnotationApproved+"=1")
 	}
 	s.cluster.inTime(t, "annotate", "--as=dev", "-n", ns, "restart", "deployment-web", "note=hello") // a developer may
 	if out, err := approve("dev"); err == nil || !strings.Contains(out, "verb approve") {

@@ -10,13 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // storyPaused: one annotation on the Lease of the slots stops all that is not
 // begun, and what was asked for meanwhile goes on when it is taken off.
 func storyPaused(t *testing.T, s *stage, ns string) {
-	create(t, s.cluster.admin, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: LeaseSlots}})
-	s.cluster.kubectl("annotate", "lease", "-n", ns, LeaseSlots, v1alpha1.AnnotationPaused+"=incident 42")
+	s.cluster.Create(t, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: LeaseSlots}})
+	s.cluster.Kubectl("annotate", "lease", "-n", ns, LeaseSlots, v1alpha1.AnnotationPaused+"=incident 42")
 	d := s.deployment(t, ns, "web")
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
@@ -25,14 +26,14 @@ func storyPaused(t *testing.T, s *stage, ns string) {
 	if r.Status.Message != "Waits: all restarts are paused (incident 42)." || r.Status.Started != nil {
 		t.Errorf("%+v", r.Status)
 	}
-	s.cluster.kubectl("annotate", "lease", "-n", ns, LeaseSlots, v1alpha1.AnnotationPaused+"-")
+	s.cluster.Kubectl("annotate", "lease", "-n", ns, LeaseSlots, v1alpha1.AnnotationPaused+"-")
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
 	s.wantOneRollout(t, d)
 }
 
 func storyApproval(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	s.cluster.kubectl("annotate", "namespace", ns, v1alpha1.AnnotationRestart+"=approve")
+	s.cluster.Kubectl("annotate", "namespace", ns, v1alpha1.AnnotationRestart+"=approve")
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
@@ -43,7 +44,7 @@ func storyApproval(t *testing.T, s *stage, ns string) {
 		}
 	}
 	// What was approved for another time is no approval.
-	s.cluster.kubectl("annotate", "--overwrite", "-n", ns, "restart", r.Name, v1alpha1.AnnotationApproved+"=7")
+	s.cluster.Kubectl("annotate", "--overwrite", "-n", ns, "restart", r.Name, v1alpha1.AnnotationApproved+"=7")
 	began := time.Now()
 	s.approve(t, ns, r.Name)
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseSucceeded)
@@ -64,7 +65,7 @@ func storyApproval(t *testing.T, s *stage, ns string) {
 func storyModes(t *testing.T, s *stage, ns string) {
 	a := s.agent(t, Options{Node: s.nodeA, Mode: ModeObserve})
 	a.run(t)
-	s.cluster.kubectl("annotate", "namespace", ns, v1alpha1.AnnotationRestart+"=never")
+	s.cluster.Kubectl("annotate", "namespace", ns, v1alpha1.AnnotationRestart+"=never")
 	for name, by := range map[string]struct {
 		annotation string
 		phase      v1alpha1.Phase
@@ -148,10 +149,10 @@ func storyIneffective(t *testing.T, s *stage, ns string) {
 	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Ineffective {
 		t.Errorf("outcome %+v, want Ineffective", o)
 	}
-	s.cluster.kubectl("delete", "restart", "-n", ns, "deployment-web")
+	s.cluster.Kubectl("delete", "restart", "-n", ns, "deployment-web")
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
-	eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+	apiserver.Eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
 		return slices.Contains(s.events(t, ns, "Deployment", "web"), EventIneffective)
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // storyJobs leaves a Job alone until its owner allows it and says that an
@@ -29,14 +30,14 @@ func storyJobs(t *testing.T, s *stage, ns string) {
 		template := podTemplate()
 		template.Spec.RestartPolicy = corev1.RestartPolicyNever
 		template.Labels = map[string]string{"app": name}
-		create(t, s.cluster.admin, &batchv1.Job{
+		s.cluster.Create(t, &batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Annotations: annotations},
 			Spec: batchv1.JobSpec{
 				BackoffLimit: new(int32(0)), Template: template,
 				PodFailurePolicy: &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{ignoreDisruption()}},
 			},
 		})
-		eventually(t, 30*time.Second, "the Job's pod is Ready", func() bool {
+		apiserver.Eventually(t, 30*time.Second, "the Job's pod is Ready", func() bool {
 			all := s.pods(t, ns, name)
 			return len(all) == 1 && ready(&all[0])
 		})
@@ -56,7 +57,7 @@ func storyJobs(t *testing.T, s *stage, ns string) {
 	if all := s.pods(t, ns, "allowed"); len(all) != 1 || all[0].UID == old.UID {
 		t.Errorf("pods %v", uids(all))
 	}
-	create(t, s.cluster.admin, &v1alpha1.Restart{
+	s.cluster.Create(t, &v1alpha1.Restart{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "cronjob-nightly"},
 		Spec:       v1alpha1.RestartSpec{Target: v1alpha1.TargetReference{APIVersion: "batch/v1", Kind: KindCronJob, Name: "nightly"}, Node: s.nodeA},
 	})
@@ -93,15 +94,15 @@ func storyNever(t *testing.T, s *stage, ns string) {
 // storyOtherKinds restarts workloads of other projects. Their controllers do
 // not run here: what they do to pods and status does a player.
 func storyOtherKinds(t *testing.T, s *stage, ns string) {
-	s.cluster.kubectl("apply", "-f", "testdata/other-kinds.yaml")
-	s.cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.argoproj.io", "crd/clonesets.apps.kruise.io", "--timeout=60s")
+	s.cluster.Kubectl("apply", "-f", "testdata/other-kinds.yaml")
+	s.cluster.Kubectl("wait", "--for=condition=Established", "crd/rollouts.argoproj.io", "crd/clonesets.apps.kruise.io", "--timeout=60s")
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
 	rollout := s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo", s.tendReplicaSets)
 	clones := s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise", s.tendPods)
-	s.cluster.kubectl("apply", "-f", "testdata/deploymentconfig.yaml")
-	s.cluster.kubectl("wait", "--for=condition=Established", "crd/deploymentconfigs.apps.openshift.io", "--timeout=60s")
+	s.cluster.Kubectl("apply", "-f", "testdata/deploymentconfig.yaml")
+	s.cluster.Kubectl("wait", "--for=condition=Established", "crd/deploymentconfigs.apps.openshift.io", "--timeout=60s")
 	config := s.otherKind(t, ns, "apps.openshift.io/v1", "DeploymentConfig", "openshift", s.tendControllers)
 	for _, o := range []*unstructured.Unstructured{rollout, clones, config} {
 		before, generation := s.pods(t, ns, o.GetName()), o.GetGeneration()
@@ -118,7 +119,7 @@ func storyOtherKinds(t *testing.T, s *stage, ns string) {
 	s.rolledBackOther(t, ns, "rollouts.argoproj.io", s.otherKind(t, ns, "argoproj.io/v1alpha1", "Rollout", "argo-back", s.tendReplicaSets), c)
 	s.rolledBackOther(t, ns, "clonesets.apps.kruise.io", s.otherKind(t, ns, "apps.kruise.io/v1alpha1", "CloneSet", "kruise-back", s.tendPods), c)
 	s.oneWayOther(t, ns, s.otherKind(t, ns, "apps.openshift.io/v1", "DeploymentConfig", "openshift-back", s.tendControllers), c)
-	s.cluster.kubectl("patch", "rollouts.argoproj.io", "-n", ns, "argo", "--type=merge", `-p={"spec":{"strategy":{"canary":{"steps":[{"pause":{}}]}}}}`)
+	s.cluster.Kubectl("patch", "rollouts.argoproj.io", "-n", ns, "argo", "--type=merge", `-p={"spec":{"strategy":{"canary":{"steps":[{"pause":{}}]}}}}`)
 	a.request(t, s.podOn(t, ns, "argo", s.nodeA), v1alpha1.ReasonManual)
 	r := s.until(t, ns, "rollout-argo", func(r *v1alpha1.Restart) bool { return !active(r) && len(r.Status.History) == 2 })
 	wantPhase(t, r, v1alpha1.PhaseRefused, "person's promotion")
@@ -146,7 +147,7 @@ func (s *stage) otherKind(t *testing.T, ns, apiVersion, kind, name string, tend 
 		spec := o.Object["spec"].(map[string]any)
 		spec["selector"], spec["triggers"] = map[string]any{"app": name}, []any{map[string]any{"type": "ConfigChange"}}
 	}
-	create(t, s.cluster.admin, o)
+	s.cluster.Create(t, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	own := o.DeepCopy()
@@ -165,7 +166,7 @@ func (s *stage) play(ctx context.Context, o *unstructured.Unstructured, tend ten
 			return
 		case <-tick.C:
 		}
-		if s.cluster.admin.Get(ctx, client.ObjectKeyFromObject(o), o) != nil {
+		if s.cluster.Admin.Get(ctx, client.ObjectKeyFromObject(o), o) != nil {
 			continue
 		}
 		other := newOther(v1alpha1.TargetReference{APIVersion: o.GetAPIVersion(), Kind: o.GetKind()})
@@ -186,7 +187,7 @@ func (s *stage) play(ctx context.Context, o *unstructured.Unstructured, tend ten
 			status["observedGeneration"], status["updatedReadyReplicas"] = o.GetGeneration(), min(updated, available)
 		}
 		o.Object["status"] = status
-		_ = s.cluster.admin.Status().Update(ctx, o) // the next turn does it
+		_ = s.cluster.Admin.Status().Update(ctx, o) // the next turn does it
 	}
 }
 
@@ -200,12 +201,12 @@ func (s *stage) tendReplicaSets(o *unstructured.Unstructured, template corev1.Po
 	sum.Write([]byte(template.Annotations[restartedAt]))
 	hash := fmt.Sprintf("%x", sum.Sum32())
 	template.Labels["rollouts-pod-template-hash"] = hash
-	_ = s.cluster.admin.Create(ctx, &appsv1.ReplicaSet{
+	_ = s.cluster.Admin.Create(ctx, &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName() + "-" + hash, Labels: template.Labels, OwnerReferences: controlledBy(o)},
 		Spec:       appsv1.ReplicaSetSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
 	}) // it may be there
 	var list appsv1.ReplicaSetList
-	_ = s.cluster.admin.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{"app": o.GetName()})
+	_ = s.cluster.Admin.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{"app": o.GetName()})
 	for i := range list.Items {
 		set := &list.Items[i]
 		replicas += int64(set.Status.Replicas)
@@ -217,7 +218,7 @@ func (s *stage) tendReplicaSets(o *unstructured.Unstructured, template corev1.Po
 	for i := range list.Items {
 		if set := &list.Items[i]; updated == 2 && set.Labels["rollouts-pod-template-hash"] != hash && *set.Spec.Replicas > 0 {
 			set.Spec.Replicas = new(int32(0))
-			_ = s.cluster.admin.Update(ctx, set)
+			_ = s.cluster.Admin.Update(ctx, set)
 		}
 	}
 	return replicas, updated, available
@@ -228,12 +229,12 @@ func (s *stage) tendReplicaSets(o *unstructured.Unstructured, template corev1.Po
 func (s *stage) tendControllers(o *unstructured.Unstructured, template corev1.PodTemplateSpec) (replicas, updated, available int64) {
 	ctx, version := context.Background(), fmt.Sprintf("%s-%d", o.GetName(), o.GetGeneration())
 	template.Labels["deployment"] = version
-	_ = s.cluster.admin.Create(ctx, &corev1.ReplicationController{
+	_ = s.cluster.Admin.Create(ctx, &corev1.ReplicationController{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: version, Labels: template.Labels, OwnerReferences: controlledBy(o)},
 		Spec:       corev1.ReplicationControllerSpec{Replicas: new(int32(2)), Selector: template.Labels, Template: &template},
 	}) // it may be there
 	var list corev1.ReplicationControllerList
-	_ = s.cluster.admin.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{"app": o.GetName()})
+	_ = s.cluster.Admin.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{"app": o.GetName()})
 	for i := range list.Items {
 		rc := &list.Items[i]
 		replicas += int64(rc.Status.Replicas)
@@ -245,7 +246,7 @@ func (s *stage) tendControllers(o *unstructured.Unstructured, template corev1.Po
 	for i := range list.Items {
 		if rc := &list.Items[i]; updated == 2 && rc.Name != version && *rc.Spec.Replicas > 0 {
 			rc.Spec.Replicas = new(int32(0))
-			_ = s.cluster.admin.Update(ctx, rc)
+			_ = s.cluster.Admin.Update(ctx, rc)
 		}
 	}
 	return replicas, updated, available
@@ -255,7 +256,7 @@ func (s *stage) tendControllers(o *unstructured.Unstructured, template corev1.Po
 func (s *stage) tendPods(o *unstructured.Unstructured, template corev1.PodTemplateSpec) (replicas, updated, available int64) {
 	ctx, ns := context.Background(), o.GetNamespace()
 	var list corev1.PodList
-	_ = s.cluster.admin.List(ctx, &list, client.InNamespace(ns), client.MatchingLabels{"app": o.GetName()})
+	_ = s.cluster.Admin.List(ctx, &list, client.InNamespace(ns), client.MatchingLabels{"app": o.GetName()})
 	var old []types.NamespacedName
 	for i := range list.Items {
 		p := &list.Items[i]
@@ -271,12 +272,12 @@ func (s *stage) tendPods(o *unstructured.Unstructured, template corev1.PodTempla
 	}
 	switch {
 	case replicas-int64(len(old)) < 2:
-		_ = s.cluster.admin.Create(ctx, &corev1.Pod{
+		_ = s.cluster.Admin.Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: o.GetName() + "-", Labels: template.Labels, Annotations: template.Annotations, OwnerReferences: controlledBy(o)},
 			Spec:       template.Spec,
 		})
 	case updated == 2 && len(old) > 0:
-		_ = s.cluster.admin.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: old[0].Name}})
+		_ = s.cluster.Admin.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: old[0].Name}})
 	}
 	return replicas, updated, available
 }

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // quick is a tempo at which a story does not take minutes, and at which a busy
@@ -41,7 +42,7 @@ func storyRounds(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	var agents []*agent
 	for _, node := range []string{s.nodeA, s.nodeB, ns + "-c"} {
-		a := s.quickAgent(t, s.cluster.config, Options{Node: node})
+		a := s.quickAgent(t, s.cluster.Config, Options{Node: node})
 		a.run(t)
 		agents = append(agents, a)
 	}
@@ -67,13 +68,13 @@ func storyRounds(t *testing.T, s *stage, ns string) {
 			t.Fatalf("round %d: %d Restarts were made, generation went from %d to %d, history %+v", round, made.Load(), before, d.Generation, r.Status.History)
 		}
 		// A person clears it, so that no cooldown ends the next round.
-		if err := s.cluster.admin.Delete(t.Context(), r); err != nil {
+		if err := s.cluster.Admin.Delete(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		s.settle(t, d, func() bool { return len(s.pods(t, ns, "web")) == 3 })
 	}
 	var l *Ledger
-	eventually(t, 30*time.Second, "no restart has a slot still", func() bool { // it is given back after the status is written
+	apiserver.Eventually(t, 30*time.Second, "no restart has a slot still", func() bool { // it is given back after the status is written
 		var err error
 		if l, err = readLedger(s.lease(t, ns, LeaseSlots)); err != nil {
 			t.Fatal(err)
@@ -88,7 +89,7 @@ func storyRounds(t *testing.T, s *stage, ns string) {
 func (s *stage) lease(t *testing.T, ns, name string) *coordinationv1.Lease {
 	t.Helper()
 	lease := &coordinationv1.Lease{}
-	if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: name}, lease); err != nil {
+	if err := s.cluster.Admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: name}, lease); err != nil {
 		t.Fatal(err)
 	}
 	return lease
@@ -122,12 +123,12 @@ func storyCutOff(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.kubelet.hold(ns, true)
 	var cut atomic.Bool
-	config := rest.CopyConfig(s.cluster.config)
+	config := rest.CopyConfig(s.cluster.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return wire{next, &cut} })
 	first := s.quickAgent(t, config, Options{Node: s.nodeA})
 	first.run(t)
-	eventually(t, 60*time.Second, "the first agent leads", func() bool { return s.leads(ns) == s.nodeA })
-	second := s.quickAgent(t, s.cluster.config, Options{Node: s.nodeB})
+	apiserver.Eventually(t, 60*time.Second, "the first agent leads", func() bool { return s.leads(t, ns) == s.nodeA })
+	second := s.quickAgent(t, s.cluster.Config, Options{Node: s.nodeB})
 	second.run(t)
 	first.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	held := s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
@@ -137,20 +138,21 @@ func storyCutOff(t *testing.T, s *stage, ns string) {
 	r := s.ended(t, ns, "deployment-web")
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced")
 	cut.Store(false)
-	eventually(t, 30*time.Second, "the first agent is back", func() bool {
+	apiserver.Eventually(t, 30*time.Second, "the first agent is back", func() bool {
 		_, _, err := first.controller.list(t.Context(), client.MatchingFields{"spec.node": s.nodeA})
 		return err == nil
 	})
-	if !r.Status.Started.Equal(held.Status.Started) || len(r.Status.History) != 1 || s.leads(ns) != s.nodeB {
-		t.Errorf("status %+v, %s leads", r.Status, s.leads(ns))
+	if !r.Status.Started.Equal(held.Status.Started) || len(r.Status.History) != 1 || s.leads(t, ns) != s.nodeB {
+		t.Errorf("status %+v, %s leads", r.Status, s.leads(t, ns))
 	}
 	s.wantOneRollout(t, d)
 }
 
 // leads is the node whose agent leads.
-func (s *stage) leads(ns string) string {
+func (s *stage) leads(t *testing.T, ns string) string {
+	t.Helper()
 	lease := &coordinationv1.Lease{}
-	if s.cluster.admin.Get(s.cluster.t.Context(), client.ObjectKey{Namespace: ns, Name: LeaseLeader}, lease) != nil {
+	if s.cluster.Admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: LeaseLeader}, lease) != nil {
 		return ""
 	}
 	node, _, _ := strings.Cut(holderOf(lease), "_")
@@ -255,7 +257,7 @@ func storyKilledWaiting(t *testing.T, s *stage, ns string) {
 func (s *stage) approve(t *testing.T, ns, name string) {
 	t.Helper()
 	r := s.restart(t, ns, name)
-	s.cluster.kubectl("annotate", "--overwrite", "-n", ns, "restart", name, fmt.Sprintf("%s=%d", v1alpha1.AnnotationApproved, r.Generation))
+	s.cluster.Kubectl("annotate", "--overwrite", "-n", ns, "restart", name, fmt.Sprintf("%s=%d", v1alpha1.AnnotationApproved, r.Generation))
 }
 
 // storySlots: ten workloads at once and two slots. Every status that the API
@@ -268,7 +270,7 @@ func storySlots(t *testing.T, s *stage, ns string) {
 	atOnce := s.mostAtOnce(t, ns)
 	limits := Limits{Cluster: 5, Namespace: 2, Hourly: workloads}
 	for _, node := range []string{s.nodeA, s.nodeB} {
-		a := s.quickAgent(t, s.cluster.config, Options{Node: node, Limits: limits})
+		a := s.quickAgent(t, s.cluster.Config, Options{Node: node, Limits: limits})
 		a.run(t)
 		for i := range workloads {
 			a.request(t, s.podOn(t, ns, fmt.Sprintf("web%d", i), node), v1alpha1.ReasonDiskFill)
@@ -282,7 +284,7 @@ func storySlots(t *testing.T, s *stage, ns string) {
 	}
 	// The budget of this hour is spent; a person's own restart goes on.
 	s.deployment(t, ns, "one-more")
-	a := s.quickAgent(t, s.cluster.config, Options{Node: s.nodeA, Limits: limits})
+	a := s.quickAgent(t, s.cluster.Config, Options{Node: s.nodeA, Limits: limits})
 	pod := s.podOn(t, ns, "one-more", s.nodeA)
 	a.request(t, pod, v1alpha1.ReasonDiskFill)
 	r := s.until(t, ns, "deployment-one-more", func(r *v1alpha1.Restart) bool {
@@ -301,7 +303,7 @@ func storySlots(t *testing.T, s *stage, ns string) {
 func (s *stage) mostAtOnce(t *testing.T, ns string) (most func() int) {
 	t.Helper()
 	var list v1alpha1.RestartList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(ns)); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, client.InNamespace(ns)); err != nil {
 		t.Fatal(err)
 	}
 	watcher := s.watch(t, &list, client.InNamespace(ns))
@@ -341,7 +343,7 @@ func storySlotFreed(t *testing.T, s *stage, ns string) {
 	if err := s.runOnly(t, dead, ns, "deployment-first"); !errors.Is(err, errKilled) {
 		t.Fatal(err)
 	}
-	s.cluster.kubectl("delete", "restart", "-n", ns, "deployment-first")
+	s.cluster.Kubectl("delete", "restart", "-n", ns, "deployment-first")
 	late := o
 	var ahead atomic.Int64 // its clock is put forward once it saw the slot
 	late.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -359,7 +361,7 @@ func storySlotFreed(t *testing.T, s *stage, ns string) {
 // goes on by itself, the slot is free again, and nothing is restarted twice.
 func storyDeletedMidway(t *testing.T, s *stage, ns string) {
 	a, r := s.runningMidway(t, ns)
-	s.cluster.kubectl("delete", "restart", "-n", ns, r.Name)
+	s.cluster.Kubectl("delete", "restart", "-n", ns, r.Name)
 	s.kubelet.hold(ns, false)
 	var d appsv1.Deployment
 	d.Namespace, d.Name = ns, "web"
@@ -367,7 +369,7 @@ func storyDeletedMidway(t *testing.T, s *stage, ns string) {
 	if s.replicaSets(t, ns, "web") != 2 {
 		t.Errorf("%d ReplicaSets, want 2", s.replicaSets(t, ns, "web"))
 	}
-	eventually(t, 60*time.Second, "its agent leaves it", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "its agent leaves it", func() bool {
 		a.controller.crew.mu.Lock()
 		defer a.controller.crew.mu.Unlock()
 		return len(a.controller.crew.wake) == 0

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // ask writes a Restart as a person does, and gives its name.
@@ -36,7 +37,7 @@ func (s *stage) ask(t *testing.T, ns, apiVersion, kind, name string, change func
 	if change != nil {
 		change(&r.Spec)
 	}
-	create(t, s.cluster.admin, r)
+	s.cluster.Create(t, r)
 	return r.Name
 }
 
@@ -50,7 +51,7 @@ func scopePod(p *corev1.Pod) func(*v1alpha1.RestartSpec) {
 // need no range of addresses.
 func (s *stage) service(t *testing.T, ns, app string) {
 	t.Helper()
-	create(t, s.cluster.admin, &corev1.Service{
+	s.cluster.Create(t, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: app},
 		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Selector: map[string]string{"app": app}, Ports: []corev1.ServicePort{{Port: 80}}},
 	})
@@ -75,8 +76,8 @@ func (s *stage) fewest(t *testing.T, ns, service string, n int) (least func() in
 	t.Helper()
 	var list discoveryv1.EndpointSliceList
 	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{discoveryv1.LabelServiceName: service}}
-	eventually(t, 60*time.Second, "the endpoints of "+service, func() bool {
-		return s.cluster.admin.List(t.Context(), &list, of...) == nil && len(endpointsOf(list.Items)) == n
+	apiserver.Eventually(t, 60*time.Second, "the endpoints of "+service, func() bool {
+		return s.cluster.Admin.List(t.Context(), &list, of...) == nil && len(endpointsOf(list.Items)) == n
 	})
 	watcher := s.watch(t, &list, of...)
 	fewest, known := n, map[string]discoveryv1.EndpointSlice{}
@@ -105,7 +106,7 @@ func (s *stage) watch(t *testing.T, list client.ObjectList, of ...client.ListOpt
 	t.Helper()
 	again := &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 		into := list.DeepCopyObject().(client.ObjectList)
-		return s.cluster.admin.Watch(ctx, into, append(slices.Clone(of), &client.ListOptions{Raw: &o})...)
+		return s.cluster.Admin.Watch(ctx, into, append(slices.Clone(of), &client.ListOptions{Raw: &o})...)
 	}}
 	watcher, err := watchtools.NewRetryWatcherWithContext(t.Context(), list.GetResourceVersion(), again)
 	if err != nil {
@@ -137,7 +138,7 @@ func kept(before, after []corev1.Pod) int {
 func (s *stage) wantNothingLeft(t *testing.T, ns string) {
 	t.Helper()
 	var list corev1.PodList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(ns)); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, client.InNamespace(ns)); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range list.Items {
@@ -155,8 +156,7 @@ const autoscaler = `{"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutos
 func storyOnePod(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
 	s.service(t, ns, "web")
-	s.cluster.write(ns+".json", []byte(autoscaler))
-	s.cluster.kubectl("create", "-n", ns, "-f", s.cluster.file(ns+".json"))
+	s.cluster.Kubectl("create", "-n", ns, "-f", s.cluster.Write(ns+".json", []byte(autoscaler)))
 	least := s.fewest(t, ns, "web", 3)
 	before, pod := s.pods(t, ns, "web"), s.podOn(t, ns, "web", s.nodeA)
 	a := s.agent(t, Options{Node: s.nodeA})
@@ -208,16 +208,16 @@ func storyOnePodOrphaned(t *testing.T, s *stage, ns string) {
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", scopePod(pod))
-	eventually(t, 60*time.Second, "the pod is released", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "the pod is released", func() bool {
 		now := &corev1.Pod{}
-		return s.cluster.admin.Get(t.Context(), client.ObjectKeyFromObject(pod), now) == nil && metav1.GetControllerOf(now) == nil
+		return s.cluster.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), now) == nil && metav1.GetControllerOf(now) == nil
 	})
 	if o := a.request(t, pod, v1alpha1.ReasonDiskFill); o.Kind != Joined {
 		t.Errorf("the released pod's own offence: %+v, want it joined", o)
 	}
-	s.cluster.kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
+	s.cluster.Kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseFailed, "deleted")
-	eventually(t, 60*time.Second, "no pod is left", func() bool { return len(s.pods(t, ns, "web")) == 0 })
+	apiserver.Eventually(t, 60*time.Second, "no pod is left", func() bool { return len(s.pods(t, ns, "web")) == 0 })
 }
 
 // statefulSet makes one of three and waits until it is Ready.
@@ -230,7 +230,7 @@ func (s *stage) statefulSet(t *testing.T, ns, name string, change func(*appsv1.S
 		Spec:       appsv1.StatefulSetSpec{Replicas: new(int32(3)), Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
 	}
 	change(set)
-	create(t, s.cluster.admin, set)
+	s.cluster.Create(t, set)
 	s.settle(t, set, func() bool { return set.Status.AvailableReplicas == wanted(set.Spec.Replicas) })
 	return set
 }
@@ -266,7 +266,7 @@ func (s *stage) goneOrder(t *testing.T, ns, app string) (gone func(n int) []stri
 	t.Helper()
 	var list corev1.PodList
 	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{"app": app}}
-	if err := s.cluster.admin.List(t.Context(), &list, of...); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, of...); err != nil {
 		t.Fatal(err)
 	}
 	watcher := s.watch(t, &list, of...)
@@ -283,7 +283,7 @@ func (s *stage) goneOrder(t *testing.T, ns, app string) (gone func(n int) []stri
 		}
 	})
 	return func(n int) []string {
-		eventually(t, 30*time.Second, fmt.Sprintf("the watch tells of the end of %d pods of %s", n, app), func() bool {
+		apiserver.Eventually(t, 30*time.Second, fmt.Sprintf("the watch tells of the end of %d pods of %s", n, app), func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return len(names) >= n
@@ -311,7 +311,7 @@ func storySetPod(t *testing.T, s *stage, ns string) {
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseRefused, "one replica", "allowDowntime")
 	r = s.restart(t, ns, name)
 	r.Spec.AllowDowntime = true
-	if err := s.cluster.admin.Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	wantPhase(t, s.until(t, ns, name, func(r *v1alpha1.Restart) bool { return !active(r) && len(r.Status.History) == 2 }), v1alpha1.PhaseSucceeded)
@@ -348,7 +348,7 @@ func storyDaemonSetWhole(t *testing.T, s *stage, ns string) {
 	}
 
 	byHand := s.daemonSet(t, ns, "by-hand")
-	s.cluster.kubectl("patch", "daemonset", "-n", ns, "by-hand", "--type=merge", `-p={"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}`)
+	s.cluster.Kubectl("patch", "daemonset", "-n", ns, "by-hand", "--type=merge", `-p={"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}`)
 	s.settle(t, byHand, func() bool { return byHand.Status.ObservedGeneration == byHand.Generation })
 	before, generation = s.pods(t, ns, "by-hand"), byHand.Generation
 	wantPhase(t, s.ended(t, ns, s.ask(t, ns, "apps/v1", KindDaemonSet, "by-hand", nil)), v1alpha1.PhaseSucceeded, "2 pods replaced")
@@ -367,7 +367,7 @@ func (s *stage) replicaSet(t *testing.T, ns, name string, labels map[string]stri
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 		Spec:       appsv1.ReplicaSetSpec{Replicas: new(int32(3)), Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template},
 	}
-	create(t, s.cluster.admin, set)
+	s.cluster.Create(t, set)
 	s.settle(t, set, func() bool { return set.Status.AvailableReplicas == 3 })
 	return set
 }
@@ -403,7 +403,7 @@ func storyReplicaSets(t *testing.T, s *stage, ns string) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old"},
 		Spec:       corev1.ReplicationControllerSpec{Replicas: new(int32(2)), Selector: template.Labels, Template: &template},
 	}
-	create(t, s.cluster.admin, rc)
+	s.cluster.Create(t, rc)
 	s.settle(t, rc, func() bool { return rc.Status.AvailableReplicas == 2 })
 	s.service(t, ns, "old")
 	least, before = s.fewest(t, ns, "old", 2), s.pods(t, ns, "old")
@@ -425,7 +425,7 @@ func (s *stage) barePod(t *testing.T, ns, name string) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"app": name}, Annotations: map[string]string{"team": "shop"}},
 		Spec:       podTemplate().Spec,
 	}
-	create(t, s.cluster.admin, pod)
+	s.cluster.Create(t, pod)
 	s.settle(t, pod, func() bool { return ready(pod) })
 	return pod
 }
@@ -457,7 +457,7 @@ func storyBarePod(t *testing.T, s *stage, ns string) {
 	if again := a.request(t, next, v1alpha1.ReasonDiskFill); again.Kind != CoolingDown {
 		t.Errorf("the copy's own offence: %+v", again)
 	}
-	eventually(t, 30*time.Second, "the old pod's Events tell of it", func() bool {
+	apiserver.Eventually(t, 30*time.Second, "the old pod's Events tell of it", func() bool {
 		return slices.Contains(s.events(t, ns, "Pod", "web"), EventSucceeded)
 	})
 	s.wantNothingLeft(t, ns)

@@ -18,18 +18,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // template is a workload's pod template, byte by byte, as kubectl has it.
 func (s *stage) template(ns, target string) string {
-	return s.cluster.kubectl("get", "-n", ns, target, "-o", "jsonpath={.spec.template}")
+	return s.cluster.Kubectl("get", "-n", ns, target, "-o", "jsonpath={.spec.template}")
 }
 
 // serving counts a Deployment's ReplicaSets that are to have pods.
 func (s *stage) serving(t *testing.T, ns, app string) int {
 	t.Helper()
 	var list appsv1.ReplicaSetList
-	if err := s.cluster.admin.List(t.Context(), &list, client.InNamespace(ns), client.MatchingLabels{"app": app}); err != nil {
+	if err := s.cluster.Admin.List(t.Context(), &list, client.InNamespace(ns), client.MatchingLabels{"app": app}); err != nil {
 		t.Fatal(err)
 	}
 	return len(slices.DeleteFunc(list.Items, func(set appsv1.ReplicaSet) bool { return *set.Spec.Replicas == 0 }))
@@ -38,7 +39,7 @@ func (s *stage) serving(t *testing.T, ns, app string) int {
 // asBefore waits until the pods are those from before, and no other.
 func (s *stage) asBefore(t *testing.T, ns, app string, before []corev1.Pod) {
 	t.Helper()
-	eventually(t, 60*time.Second, "the old pods of "+app+" are all there is", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "the old pods of "+app+" are all there is", func() bool {
 		now := s.pods(t, ns, app)
 		return len(now) == len(before) && kept(before, now) == len(before)
 	})
@@ -49,7 +50,7 @@ func (s *stage) asBefore(t *testing.T, ns, app string, before []corev1.Pod) {
 // observed counts as a rollout.
 func (s *stage) annotate(t *testing.T, d *appsv1.Deployment, note string) {
 	t.Helper()
-	s.cluster.kubectl("annotate", "-n", d.Namespace, "deployment/"+d.Name, note)
+	s.cluster.Kubectl("annotate", "-n", d.Namespace, "deployment/"+d.Name, note)
 	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
 }
 
@@ -82,7 +83,7 @@ func (s *stage) late(t *testing.T, ns, app string, before []corev1.Pod, deadline
 	done.Go(func() {
 		for ctx.Err() == nil {
 			var pods corev1.PodList
-			err := s.cluster.admin.List(ctx, &pods, client.InNamespace(ns), client.MatchingLabels{"app": app})
+			err := s.cluster.Admin.List(ctx, &pods, client.InNamespace(ns), client.MatchingLabels{"app": app})
 			if err == nil && len(pods.Items) > len(before) && s.counted(ctx, ns, app) {
 				c.forward(deadline)
 				return
@@ -99,7 +100,7 @@ func (s *stage) counted(ctx context.Context, ns, app string) bool {
 	var deployments appsv1.DeploymentList
 	var sets appsv1.ReplicaSetList
 	of := []client.ListOption{client.InNamespace(ns), client.MatchingLabels{"app": app}}
-	if s.cluster.admin.List(ctx, &sets, of...) != nil || s.cluster.admin.List(ctx, &deployments, client.InNamespace(ns)) != nil {
+	if s.cluster.Admin.List(ctx, &sets, of...) != nil || s.cluster.Admin.List(ctx, &deployments, client.InNamespace(ns)) != nil {
 		return false
 	}
 	total := int32(0)
@@ -118,12 +119,12 @@ func (s *stage) counted(ctx context.Context, ns, app string) bool {
 // puts the clock behind the deadline.
 func (s *stage) stalls(t *testing.T, ns, app string, c *clock) {
 	t.Helper()
-	eventually(t, 60*time.Second, "a new pod of "+app+" is there", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "a new pod of "+app+" is there", func() bool {
 		return slices.ContainsFunc(s.pods(t, ns, app), func(p corev1.Pod) bool {
 			return p.DeletionTimestamp == nil && !ready(&p) && p.Annotations[restartedAt] != ""
 		})
 	})
-	eventually(t, 60*time.Second, "the controllers have counted it", func() bool { return s.counted(t.Context(), ns, app) })
+	apiserver.Eventually(t, 60*time.Second, "the controllers have counted it", func() bool { return s.counted(t.Context(), ns, app) })
 	c.forward(defaultDeadline)
 }
 
@@ -131,7 +132,7 @@ func (s *stage) stalls(t *testing.T, ns, app string, c *clock) {
 // template.
 func (s *stage) stallsBeside(t *testing.T, ns, app string, before []corev1.Pod, c *clock) {
 	t.Helper()
-	eventually(t, 60*time.Second, "a pod beside the old ones of "+app+" is there", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "a pod beside the old ones of "+app+" is there", func() bool {
 		return len(s.pods(t, ns, app)) > len(before)
 	})
 	c.forward(defaultDeadline)
@@ -178,8 +179,8 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Ineffective {
 		t.Errorf("after the third: %+v", o)
 	}
-	eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
-		told := s.cluster.kubectl("get", "events", "-n", ns, "-o", "jsonpath={.items[*].message}",
+	apiserver.Eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+		told := s.cluster.Kubectl("get", "events", "-n", ns, "-o", "jsonpath={.items[*].message}",
 			"--field-selector", "involvedObject.kind=Deployment,reason="+EventStalled)
 		return strings.Contains(told, "It was rolled back and is whole again")
 	})
@@ -190,7 +191,7 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 // beside another annotation.
 func (s *stage) rolledBackTo(t *testing.T, ns string, c *clock) {
 	t.Helper()
-	s.cluster.kubectl("annotate", "namespace", ns, v1alpha1.AnnotationOnStall+"=rollback")
+	s.cluster.Kubectl("annotate", "namespace", ns, v1alpha1.AnnotationOnStall+"=rollback")
 	template := podTemplate()
 	template.Labels = map[string]string{"app": "noted"}
 	template.Annotations = map[string]string{restartedAt: "2026-01-01T12:00:00Z", "team": "shop"}
@@ -198,7 +199,7 @@ func (s *stage) rolledBackTo(t *testing.T, ns string, c *clock) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "noted"},
 		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(3)), Template: template, Selector: &metav1.LabelSelector{MatchLabels: template.Labels}},
 	}
-	create(t, s.cluster.admin, d)
+	s.cluster.Create(t, d)
 	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
 	before, written := s.pods(t, ns, "noted"), s.template(ns, "deployment/noted")
 	name := s.ask(t, ns, "apps/v1", KindDeployment, "noted", inTenMinutes)
@@ -254,7 +255,7 @@ func storyRolledBackChanged(t *testing.T, s *stage, ns string) {
 					s.stalls(t, ns, name, c)
 				case moment:
 					changes++
-					s.cluster.kubectl("set", "image", "-n", ns, "deployment/"+name, "web=web:2")
+					s.cluster.Kubectl("set", "image", "-n", ns, "deployment/"+name, "web=web:2")
 				}
 				return nil
 			}
@@ -297,14 +298,14 @@ func storyRolledBackSets(t *testing.T, s *stage, ns string) {
 
 	name = s.ask(t, ns, "apps/v1", KindStatefulSet, "web", inTenMinutes)
 	s.stalls(t, ns, "web", c)
-	eventually(t, 60*time.Second, "the StatefulSet's template is written back", func() bool { return s.template(ns, "statefulset/web") == ofSet })
+	apiserver.Eventually(t, 60*time.Second, "the StatefulSet's template is written back", func() bool { return s.template(ns, "statefulset/web") == ofSet })
 	s.settle(t, set, func() bool { return set.Status.ObservedGeneration == set.Generation })
 	if r := s.restart(t, ns, name); r.Status.Phase != v1alpha1.PhaseRollingBack {
 		t.Errorf("phase %s (%s)", r.Status.Phase, r.Status.Message)
 	}
 	c.forward(defaultDeadline)
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseStalled, "It was rolled back, and is not whole again after 10m0s", "web-2", "deleted by hand (kubernetes #67250)")
-	s.cluster.kubectl("delete", "pod", "-n", ns, "web-2")
+	s.cluster.Kubectl("delete", "pod", "-n", ns, "web-2")
 	s.settle(t, set, func() bool { return rolloutStatefulSet(set).complete })
 	if now := s.pods(t, ns, "web"); kept(all, now) != 2 {
 		t.Errorf("pods before %v, after %v", uids(all), uids(now))
@@ -315,7 +316,7 @@ func storyRolledBackSets(t *testing.T, s *stage, ns string) {
 func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructured.Unstructured, c *clock) {
 	t.Helper()
 	target := resource + "/" + o.GetName()
-	s.cluster.kubectl("annotate", "-n", ns, target, v1alpha1.AnnotationOnStall+"=rollback")
+	s.cluster.Kubectl("annotate", "-n", ns, target, v1alpha1.AnnotationOnStall+"=rollback")
 	before, template := s.pods(t, ns, o.GetName()), s.template(ns, target)
 	s.kubelet.fail(ns)
 	name := s.ask(t, ns, o.GetAPIVersion(), o.GetKind(), o.GetName(), inTenMinutes)
@@ -332,7 +333,7 @@ func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructur
 // is left as it stalled, in its second rollout, with what can be done.
 func (s *stage) oneWayOther(t *testing.T, ns string, o *unstructured.Unstructured, c *clock) {
 	t.Helper()
-	s.cluster.kubectl("annotate", "-n", ns, "dc/"+o.GetName(), v1alpha1.AnnotationOnStall+"=rollback")
+	s.cluster.Kubectl("annotate", "-n", ns, "dc/"+o.GetName(), v1alpha1.AnnotationOnStall+"=rollback")
 	s.settle(t, o, func() bool { return true })
 	before, generation := s.pods(t, ns, o.GetName()), o.GetGeneration()
 	s.kubelet.fail(ns)
@@ -390,12 +391,11 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 // as long as rolling back is tried. That ends, and is told.
 func storyRollBackDenied(t *testing.T, s *stage, ns string) {
 	s.deployment(t, ns, "web")
-	s.cluster.write(ns+".yaml", []byte(strings.ReplaceAll(keepAnnotations, "NAME", ns)))
-	s.cluster.kubectl("apply", "-f", s.cluster.file(ns+".yaml"))
+	s.cluster.Kubectl("apply", "-f", s.cluster.Write(ns+".yaml", []byte(strings.ReplaceAll(keepAnnotations, "NAME", ns))))
 	s.deployment(t, ns, "other")
-	s.cluster.kubectl("rollout", "restart", "-n", ns, "deployment/other")
-	eventually(t, 60*time.Second, "annotations have to stay", func() bool {
-		out, err := s.cluster.tryKubectl("patch", "deployment", "-n", ns, "other", "--dry-run=server", "--type=merge",
+	s.cluster.Kubectl("rollout", "restart", "-n", ns, "deployment/other")
+	apiserver.Eventually(t, 60*time.Second, "annotations have to stay", func() bool {
+		out, err := s.cluster.TryKubectl("patch", "deployment", "-n", ns, "other", "--dry-run=server", "--type=merge",
 			`-p={"spec":{"template":{"metadata":{"annotations":null}}}}`)
 		return err != nil && strings.Contains(out, "annotations stay")
 	})
@@ -405,7 +405,7 @@ func storyRollBackDenied(t *testing.T, s *stage, ns string) {
 	a.run(t)
 	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", inTenMinutes)
 	s.stalls(t, ns, "web", c)
-	eventually(t, 60*time.Second, "it was tried", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "it was tried", func() bool {
 		return testutil.ToFloat64(a.controller.metrics.errors.WithLabelValues(string(RollBack))) > 0
 	})
 	if r := s.restart(t, ns, name); r.Status.Phase != v1alpha1.PhaseRollingBack {

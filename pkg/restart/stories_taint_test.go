@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 // filler is a node whose disk stands as the story says, by the story's clock.
@@ -42,7 +43,7 @@ func (f *filler) Filling() (Filling, bool) { return f.told, f.known }
 
 func (s *stage) filler(t *testing.T) *filler {
 	t.Helper()
-	s.cluster.kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:PreferNoSchedule")
+	s.cluster.Kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:PreferNoSchedule")
 	c, err := NewClient(s.asAgent(t, s.nodeA), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +73,7 @@ func (f *filler) look(t *testing.T, later time.Duration, told Filling) {
 func (f *filler) node(t *testing.T) *corev1.Node {
 	t.Helper()
 	var node corev1.Node
-	if err := f.cluster.admin.Get(t.Context(), client.ObjectKey{Name: f.nodeA}, &node); err != nil {
+	if err := f.cluster.Admin.Get(t.Context(), client.ObjectKey{Name: f.nodeA}, &node); err != nil {
 		t.Fatal(err)
 	}
 	return &node
@@ -121,7 +122,7 @@ func storyNodeTaint(t *testing.T, s *stage, ns string) {
 		t.Errorf("added at %v, want %v", at, f.now)
 	}
 	// As docs/restart.md has it.
-	since := s.cluster.kubectl("get", "nodes", s.nodeA, "-o", `custom-columns=NODE:.metadata.name,SINCE:.spec.taints[?(@.key=="nodeagent.dev/disk-filling")].timeAdded`)
+	since := s.cluster.Kubectl("get", "nodes", s.nodeA, "-o", `custom-columns=NODE:.metadata.name,SINCE:.spec.taints[?(@.key=="nodeagent.dev/disk-filling")].timeAdded`)
 	if !strings.Contains(since, f.now.UTC().Format(time.RFC3339)) {
 		t.Errorf("kubectl does not show since when:\n%s", since)
 	}
@@ -143,7 +144,7 @@ func storyNodeTaint(t *testing.T, s *stage, ns string) {
 	if got := s.events(t, metav1.NamespaceDefault, "Node", s.nodeA); !slices.Equal(got, []string{EventFilling, EventNotFilling}) {
 		t.Errorf("events on the node: %v", got)
 	}
-	if described := s.cluster.kubectl("describe", "node", s.nodeA); !strings.Contains(described, "/app/debug.log in web grows. New pods are kept off this node") {
+	if described := s.cluster.Kubectl("describe", "node", s.nodeA); !strings.Contains(described, "/app/debug.log in web grows. New pods are kept off this node") {
 		t.Errorf("kubectl describe node does not say why:\n%s", described)
 	}
 }
@@ -158,9 +159,9 @@ func (s *stage) diskRestart(t *testing.T, ns string) *v1alpha1.Restart {
 			Node:   s.nodeA, Reason: v1alpha1.ReasonDiskFill,
 		},
 	}
-	create(t, s.cluster.admin, r)
+	s.cluster.Create(t, r)
 	r.Status = v1alpha1.RestartStatus{ObservedGeneration: r.Generation, Phase: v1alpha1.PhaseRunning, Holder: s.nodeB, Started: new(metav1.Now())}
-	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Status().Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -184,7 +185,7 @@ func storyTaintLeft(t *testing.T, s *stage, _ string) {
 	f.want(t, false, "well again")
 
 	f.look(t, 0, fills())
-	s.cluster.kubectl("taint", "node", s.nodeA, v1alpha1.TaintDiskFilling+"-")
+	s.cluster.Kubectl("taint", "node", s.nodeA, v1alpha1.TaintDiskFilling+"-")
 	f.unwritten(t, "after a person took it off", func() {
 		f.look(t, time.Minute, fills())
 		f.look(t, 0, rests())
@@ -238,14 +239,14 @@ func storyNotFenced(t *testing.T, s *stage, _ string) {
 		now := func() time.Time { return f.now }
 		f.taint = NewNodeTaint(c, Options{Node: f.nodeA, Now: now}, true, f, NewEvents(f.client, f.nodeA, now, written), NewMetrics(prometheus.NewRegistry()), written)
 	}
-	mend := func() { s.cluster.kubectl("apply", "-f", "../../manifests/base/fences.yaml") }
+	mend := func() { s.cluster.Kubectl("apply", "-f", "../../manifests/base/fences.yaml") }
 	t.Cleanup(mend)
 	told := 0
 	for how, undo := range map[string]func(){
 		"it only warns": func() {
-			s.cluster.kubectl("patch", binding, "--type=merge", `-p={"spec":{"validationActions":["Warn"]}}`)
+			s.cluster.Kubectl("patch", binding, "--type=merge", `-p={"spec":{"validationActions":["Warn"]}}`)
 		},
-		"it is unbound": func() { s.cluster.kubectl("delete", binding) },
+		"it is unbound": func() { s.cluster.Kubectl("delete", binding) },
 	} {
 		undo()
 		f.untilFenced(t, false)
@@ -278,10 +279,10 @@ func storyNotFenced(t *testing.T, s *stage, _ string) {
 		f.look(t, taintCalm, rests())
 	}
 
-	nobody := rest.CopyConfig(s.cluster.config)
+	nobody := rest.CopyConfig(s.cluster.Config)
 	nobody.Impersonate.UserName = "nobody"
-	s.cluster.kubectl("create", "clusterrole", "reads-"+s.name, "--verb=get", "--resource=nodes")
-	s.cluster.kubectl("create", "clusterrolebinding", "reads-"+s.name, "--clusterrole=reads-"+s.name, "--user=nobody")
+	s.cluster.Kubectl("create", "clusterrole", "reads-"+s.name, "--verb=get", "--resource=nodes")
+	s.cluster.Kubectl("create", "clusterrolebinding", "reads-"+s.name, "--clusterrole=reads-"+s.name, "--user=nobody")
 	log.Reset()
 	began(s.clientAs(t, nobody))
 	f.look(t, 0, fills())
@@ -296,7 +297,7 @@ func storyNotFenced(t *testing.T, s *stage, _ string) {
 // fence.
 func (f *filler) untilFenced(t *testing.T, want bool) {
 	t.Helper()
-	eventually(t, 60*time.Second, "the fence is as it shall be", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "the fence is as it shall be", func() bool {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.nodeA}}
 		err := f.client.Patch(context.Background(), node, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`)), client.DryRunAll)
 		return (err != nil) == want
@@ -333,7 +334,7 @@ func storyTaintAway(t *testing.T, s *stage, _ string) {
 // storyFencedNode: an agent's token tries more of a node than the one taint.
 // The fence can afford to look at a node on which others wrote all they may.
 func storyFencedNode(t *testing.T, s *stage, _ string) {
-	s.cluster.kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:NoSchedule")
+	s.cluster.Kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:NoSchedule")
 	s.crowd(t, s.nodeA)
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	node := func(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
@@ -390,7 +391,7 @@ func storyFencedNode(t *testing.T, s *stage, _ string) {
 func (s *stage) crowd(t *testing.T, node string) {
 	t.Helper()
 	var n corev1.Node
-	if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Name: node}, &n); err != nil {
+	if err := s.cluster.Admin.Get(t.Context(), client.ObjectKey{Name: node}, &n); err != nil {
 		t.Fatal(err)
 	}
 	n.Annotations = map[string]string{}
@@ -398,7 +399,7 @@ func (s *stage) crowd(t *testing.T, node string) {
 		key := "example.com/of-others-" + strconv.Itoa(i)
 		n.Labels[key], n.Annotations[key] = strings.Repeat("x", 63), strings.Repeat("x", 450)
 	}
-	if err := s.cluster.admin.Update(t.Context(), &n); err != nil {
+	if err := s.cluster.Admin.Update(t.Context(), &n); err != nil {
 		t.Fatal(err)
 	}
 }

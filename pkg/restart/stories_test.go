@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
+	"github.com/nodeagent/nodeagent/test/apiserver"
 )
 
 func storyDeployment(t *testing.T, s *stage, ns string) {
@@ -78,7 +79,7 @@ func storyStatefulSet(t *testing.T, s *stage, ns string) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
 		Spec:       appsv1.StatefulSetSpec{Replicas: new(int32(3)), Selector: selector(), Template: podTemplate()},
 	}
-	create(t, s.cluster.admin, set)
+	s.cluster.Create(t, set)
 	s.settle(t, set, func() bool { return rolloutStatefulSet(set).complete })
 	before := set.Generation
 	a := s.agent(t, Options{Node: s.nodeA})
@@ -102,7 +103,7 @@ func (s *stage) daemonSet(t *testing.T, ns, name string) *appsv1.DaemonSet {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 		Spec:       appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
 	}
-	create(t, s.cluster.admin, set)
+	s.cluster.Create(t, set)
 	s.settle(t, set, func() bool { return set.Status.NumberAvailable == 2 })
 	return set
 }
@@ -140,7 +141,7 @@ func storyRefused(t *testing.T, s *stage, ns string) {
 	a := s.agent(t, Options{Node: s.nodeA, ExcludedNamespaces: []string{"elsewhere"}})
 	a.run(t)
 	s.deployment(t, ns, "web")
-	s.cluster.kubectl("rollout", "pause", "-n", ns, "deployment/web")
+	s.cluster.Kubectl("rollout", "pause", "-n", ns, "deployment/web")
 	pod := s.podOn(t, ns, "web", s.nodeA)
 	a.request(t, pod, v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseRefused, "The Deployment is paused.")
@@ -154,7 +155,7 @@ func storyRefused(t *testing.T, s *stage, ns string) {
 
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "bare"}, Spec: podTemplate().Spec}
 	bare.Spec.RestartPolicy = corev1.RestartPolicyNever
-	create(t, s.cluster.admin, bare)
+	s.cluster.Create(t, bare)
 	a.request(t, bare, v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "pod-bare"), v1alpha1.PhaseRefused, "restartPolicy is Never")
 	s.wantEvents(t, ns, "Pod", "bare", "DiskFill", EventRefused)
@@ -194,7 +195,7 @@ func storyRace(t *testing.T, s *stage, ns string) {
 			}
 			s.endByHand(t, ns, "deployment-web")
 		}
-		if err := s.cluster.admin.Delete(t.Context(), s.restart(t, ns, "deployment-web")); err != nil {
+		if err := s.cluster.Admin.Delete(t.Context(), s.restart(t, ns, "deployment-web")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -214,7 +215,7 @@ func (s *stage) endByHand(t *testing.T, ns, name string) {
 	r.Status.ObservedGeneration, r.Status.Phase = r.Generation, v1alpha1.PhaseSucceeded
 	r.Status.Started, r.Status.Finished = &long, &long
 	r.Status.History = remember(nil, r.Spec, r.Status)
-	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Status().Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -297,7 +298,7 @@ func (s *stage) runOnly(t *testing.T, a *agent, ns, name string) error {
 			return err
 		}
 		var r v1alpha1.Restart
-		err := s.cluster.admin.Get(t.Context(), key, &r)
+		err := s.cluster.Admin.Get(t.Context(), key, &r)
 		if err != nil || !active(&r) || r.Status.Holder == "" || r.Status.Holder == a.controller.options.Node {
 			return client.IgnoreNotFound(err)
 		}
@@ -361,30 +362,30 @@ func storyTargetDeleted(t *testing.T, s *stage, ns string) {
 	_, r := s.runningMidway(t, ns)
 	// Without its owner reference the Restart outlives the Deployment, as one
 	// that a person made does.
-	s.cluster.kubectl("patch", "restart", "-n", ns, r.Name, "--type=json", `-p=[{"op":"remove","path":"/metadata/ownerReferences"}]`)
-	s.cluster.kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
+	s.cluster.Kubectl("patch", "restart", "-n", ns, r.Name, "--type=json", `-p=[{"op":"remove","path":"/metadata/ownerReferences"}]`)
+	s.cluster.Kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "deployment/web")
 
 	s.kubelet.hold(ns, false)
 	s.deployment(t, ns, "other")
 	a := s.agent(t, Options{Node: s.nodeB})
 	a.request(t, s.podOn(t, ns, "other", s.nodeB), v1alpha1.ReasonDiskFill)
-	s.cluster.kubectl("delete", "deployment", "-n", ns, "other")
-	eventually(t, 60*time.Second, "the Restart goes with its owner", func() bool {
-		err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "deployment-other"}, &v1alpha1.Restart{})
+	s.cluster.Kubectl("delete", "deployment", "-n", ns, "other")
+	apiserver.Eventually(t, 60*time.Second, "the Restart goes with its owner", func() bool {
+		err := s.cluster.Admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "deployment-other"}, &v1alpha1.Restart{})
 		return apierrors.IsNotFound(err)
 	})
 }
 
 func storyTemplateChanged(t *testing.T, s *stage, ns string) {
 	_, r := s.runningMidway(t, ns)
-	s.cluster.kubectl("set", "image", "-n", ns, "deployment/web", "web=web:2")
+	s.cluster.Kubectl("set", "image", "-n", ns, "deployment/web", "web=web:2")
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "Somebody else changed the pod template of deployment/web")
 }
 
 func storyReverted(t *testing.T, s *stage, ns string) {
 	_, r := s.runningMidway(t, ns)
-	s.cluster.kubectl("patch", "deployment", "-n", ns, "web", "--type=merge",
+	s.cluster.Kubectl("patch", "deployment", "-n", ns, "web", "--type=merge",
 		`-p={"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":null}}}}}`)
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "took the restart's annotation out")
 }
@@ -422,7 +423,7 @@ func (s *stage) label(t *testing.T, o client.Object, n int) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := s.cluster.admin.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, patch)); err != nil {
+	if err := s.cluster.Admin.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		t.Error(err)
 	}
 }
@@ -443,29 +444,29 @@ func storyFences(t *testing.T, s *stage, ns string) {
 	}
 	misnamed := valid()
 	misnamed.Name = "web"
-	refused("a wrong name", "its name is the lock", s.cluster.admin.Create(t.Context(), misnamed))
+	refused("a wrong name", "its name is the lock", s.cluster.Admin.Create(t.Context(), misnamed))
 	podless := valid()
 	podless.Spec.Scope = v1alpha1.ScopePod
-	refused("scope Pod without a pod", "needs the pod's name", s.cluster.admin.Create(t.Context(), podless))
+	refused("scope Pod without a pod", "needs the pod's name", s.cluster.Admin.Create(t.Context(), podless))
 
 	r := valid()
-	create(t, s.cluster.admin, r)
+	s.cluster.Create(t, r)
 	r.Spec.Target.APIVersion = "apps/v2"
-	refused("another target", "target cannot be changed", s.cluster.admin.Update(t.Context(), r))
+	refused("another target", "target cannot be changed", s.cluster.Admin.Update(t.Context(), r))
 
 	r = s.restart(t, ns, "deployment-web")
 	r.Status.Phase = v1alpha1.PhaseRunning
-	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Status().Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	r.Spec.AllowDowntime = true
-	refused("a change while it runs", "being carried out", s.cluster.admin.Update(t.Context(), r))
+	refused("a change while it runs", "being carried out", s.cluster.Admin.Update(t.Context(), r))
 	r.Status.Phase = v1alpha1.PhaseFailed
-	if err := s.cluster.admin.Status().Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Status().Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	r.Spec.AllowDowntime = true
-	if err := s.cluster.admin.Update(t.Context(), r); err != nil {
+	if err := s.cluster.Admin.Update(t.Context(), r); err != nil {
 		t.Errorf("a change after the end: %v", err)
 	}
 }
@@ -491,13 +492,13 @@ func storyTwoAgents(t *testing.T, s *stage, ns string) {
 
 func storyBudget(t *testing.T, s *stage, ns string) {
 	s.daemonSet(t, ns, "web")
-	s.cluster.kubectl("create", "poddisruptionbudget", "-n", ns, "web", "--selector=app=web", "--max-unavailable=0")
+	s.cluster.Kubectl("create", "poddisruptionbudget", "-n", ns, "web", "--selector=app=web", "--max-unavailable=0")
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
 	pod := s.podOn(t, ns, "web", s.nodeA)
 	a.request(t, pod, v1alpha1.ReasonDiskFill)
-	eventually(t, 60*time.Second, "an eviction was tried", func() bool {
+	apiserver.Eventually(t, 60*time.Second, "an eviction was tried", func() bool {
 		return testutil.ToFloat64(a.controller.metrics.errors.WithLabelValues(string(Evict))) > 0
 	})
 	c.forward(defaultDeadline)
@@ -517,7 +518,7 @@ func storyAbandoned(t *testing.T, s *stage, ns string) {
 			Target: v1alpha1.TargetReference{APIVersion: "apps/v1", Kind: KindDeployment, Name: "web"}, AllowDowntime: true,
 		},
 	}
-	create(t, s.cluster.admin, wish)
+	s.cluster.Create(t, wish)
 	a := s.agent(t, Options{Node: s.nodeA})
 	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Joined {
 		t.Fatalf("outcome %+v, want Joined", o)
@@ -538,7 +539,7 @@ func storyLongNames(t *testing.T, s *stage, ns string) {
 	a.run(t)
 	name := strings.Repeat("a", maxName)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: podTemplate().Spec}
-	create(t, s.cluster.admin, pod)
+	s.cluster.Create(t, pod)
 	o := a.request(t, pod, v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, o.Restart), v1alpha1.PhaseSucceeded, "1 pod replaced")
 	s.wantEvents(t, ns, "Pod", name, "DiskFill", EventStarted, EventSucceeded)
@@ -551,9 +552,9 @@ func storyAPIRestart(t *testing.T, s *stage, ns string) {
 	a.run(t)
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
-	s.cluster.api.kill()
+	s.cluster.KillAPI()
 	s.kubelet.hold(ns, false)
-	s.cluster.startAPI()
+	s.cluster.StartAPI()
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded, "3 pods replaced")
 	s.wantOneRollout(t, d)
 }

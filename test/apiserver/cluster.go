@@ -67,7 +67,7 @@ func Start(t *testing.T, controllers []string, users ...string) *Cluster {
 	c := &Cluster{t: t, folder: t.TempDir(), binary: binary, port: freeport.From(t, 10000), etcdAt: freeport.From(t, 10000)}
 	c.startEtcd(etcd)
 	c.writeFiles(users)
-	c.startAPI()
+	c.StartAPI()
 	c.connect()
 	if len(controllers) > 0 {
 		start(t, c.folder, filepath.Join(binary, "kube-controller-manager"),
@@ -97,8 +97,11 @@ func Root(t *testing.T) string {
 
 func (c *Cluster) file(name string) string { return filepath.Join(c.folder, name) }
 
+// Etcd is where etcd answers.
+func (c *Cluster) Etcd() string { return "http://127.0.0.1:" + strconv.Itoa(c.etcdAt) }
+
 func (c *Cluster) startEtcd(folder string) {
-	at, peer := "http://127.0.0.1:"+strconv.Itoa(c.etcdAt), "http://127.0.0.1:"+strconv.Itoa(freeport.From(c.t, 10000))
+	at, peer := c.Etcd(), "http://127.0.0.1:"+strconv.Itoa(freeport.From(c.t, 10000))
 	start(c.t, c.folder, filepath.Join(folder, "etcd"), "--data-dir="+c.file("etcd"),
 		"--listen-client-urls="+at, "--advertise-client-urls="+at,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
@@ -110,18 +113,18 @@ func (c *Cluster) writeFiles(users []string) {
 		c.t.Fatal(err)
 	}
 	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
-	c.write("service-account.key", pem.EncodeToMemory(block))
+	c.Write("service-account.key", pem.EncodeToMemory(block))
 	tokens := adminToken + ",admin,admin,system:masters\n"
 	c.writeKubeconfig("admin", adminToken)
 	for _, user := range users {
 		tokens += user + "," + user + "," + user + "\n"
 		c.writeKubeconfig(user, user)
 	}
-	c.write("tokens.csv", []byte(tokens))
+	c.Write("tokens.csv", []byte(tokens))
 }
 
 func (c *Cluster) writeKubeconfig(user, token string) {
-	c.write("kubeconfig-"+user, fmt.Appendf(nil, `apiVersion: v1
+	c.Write("kubeconfig-"+user, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: "https://127.0.0.1:%d", insecure-skip-tls-verify: true}}]
 users: [{name: u, user: {token: %s}}]
@@ -130,30 +133,37 @@ current-context: x
 `, c.port, token))
 }
 
-func (c *Cluster) write(name string, content []byte) {
+// Write makes a file beside the cluster's own, and returns its path.
+func (c *Cluster) Write(name string, content []byte) string {
+	c.t.Helper()
 	if err := os.WriteFile(c.file(name), content, 0o600); err != nil {
 		c.t.Fatal(err)
 	}
+	return c.file(name)
 }
 
 // Kubeconfig is the file of a user, or of admin.
 func (c *Cluster) Kubeconfig(user string) string { return c.file("kubeconfig-" + user) }
 
-func (c *Cluster) startAPI() {
+// StartAPI starts the API server, which need not answer yet.
+func (c *Cluster) StartAPI() {
 	c.api = start(c.t, c.folder, filepath.Join(c.binary, "kube-apiserver"),
-		"--etcd-servers=http://127.0.0.1:"+strconv.Itoa(c.etcdAt),
+		"--etcd-servers="+c.Etcd(),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+strconv.Itoa(c.port),
 		"--cert-dir="+c.file("certs"), "--service-cluster-ip-range=10.96.0.0/24",
-		"--token-auth-file="+c.file("tokens.csv"), "--authorization-mode=RBAC",
+		"--token-auth-file="+c.file("tokens.csv"), "--authorization-mode=RBAC", "--allow-privileged=true",
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		"--service-account-issuer=https://kubernetes.default", "--service-account-key-file="+c.file("service-account.key"),
 		"--service-account-signing-key-file="+c.file("service-account.key"))
 }
 
-// RestartAPI kills the API server and starts it again.
+// KillAPI kills the API server.
+func (c *Cluster) KillAPI() { c.api.kill() }
+
+// RestartAPI kills the API server, starts it again and waits until it answers.
 func (c *Cluster) RestartAPI() {
-	c.api.kill()
-	c.startAPI()
+	c.KillAPI()
+	c.StartAPI()
 	c.untilHealthy()
 }
 
@@ -193,12 +203,18 @@ func (c *Cluster) untilHealthy() {
 // Kubectl is the independent oracle, and how manifests get in.
 func (c *Cluster) Kubectl(args ...string) string {
 	c.t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(c.t.Context()), filepath.Join(c.binary, "kubectl"), append([]string{"--kubeconfig=" + c.Kubeconfig("admin")}, args...)...)
-	out, err := cmd.CombinedOutput()
+	out, err := c.TryKubectl(args...)
 	if err != nil {
 		c.t.Fatalf("kubectl %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// TryKubectl returns what it said when it fails, too.
+func (c *Cluster) TryKubectl(args ...string) (string, error) {
+	cmd := exec.CommandContext(context.WithoutCancel(c.t.Context()), c.KubectlBinary(), append([]string{"--kubeconfig=" + c.Kubeconfig("admin")}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // KubectlBinary is the program.
