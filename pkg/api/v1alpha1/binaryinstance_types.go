@@ -70,7 +70,7 @@ const (
 	StateHealthy    State = "Healthy"    // it runs and is up
 	StateUnhealthy  State = "Unhealthy"  // it runs and its health check fails
 	StateStopping   State = "Stopping"   // TERM, grace, kill, until its cgroup is empty
-	StateBackingOff State = "BackingOff" // it ended and is started again after a pause
+	StateBackingOff State = "BackingOff" // it ended, or was not to be had, and is tried again after a pause
 	StateFailed     State = "Failed"     // it cannot run as it is written; not tried again before the spec changes or the agent starts anew
 	StateFinished   State = "Finished"   // it ended, and its restart policy wants no other
 	StateGone       State = "Gone"       // nothing of it is left
