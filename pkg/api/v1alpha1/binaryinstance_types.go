@@ -190,5 +190,9 @@ const LabelBinary = "nodeagent.dev/binary"
 // LabelRole is the label of a node that Binary.spec.roles ask for.
 const LabelRole = "nodeagent.dev/role"
 
+// RolePublic is the role of nodes that ordinary pods are kept off, by a taint of
+// the same key and value as the label's.
+const RolePublic = "public"
+
 // RolePrivate is the role of a node without the label.
 const RolePrivate = "private"
