@@ -39,7 +39,7 @@ const (
 // all nodes ask a server that comes back at the same moment.
 func fetchPause(n int, longest time.Duration) time.Duration {
 	pause := min(firstFetchPause<<min(max(n, 1)-1, 20), longest)
-	return pause - rand.N(pause/4)
+	return pause - rand.N(pause/4) //nolint:gosec // spreads load, guards nothing
 }
 
 // stable tells whether a task that was up for so long counts as one that ran:

@@ -36,7 +36,7 @@ func (u *unit) prefetch(t *task) bool {
 	if t.fetching || t.retry.After(time.Now()) {
 		return false
 	}
-	t.fetching = true
+	t.fetching, t.then = true, ""
 	u.get(t, func(program Program, took time.Duration, err error) {
 		t.fetching = false
 		switch {
