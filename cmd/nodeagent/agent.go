@@ -87,6 +87,7 @@ func runAgent(ctx context.Context, cfg *v1alpha1.Config, o runOptions, log *slog
 		local, routes = append(local, launch.handle), append(routes, route{targetsPath, launch.serveTargets})
 		if api != nil {
 			api.leads = append(api.leads, launch.lead)
+			api.role = launch.role(cfg)
 		}
 	}
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -258,7 +259,7 @@ func launch(ctx context.Context, socket string, b *v1alpha1.Binary, wait time.Du
 		var l launched
 		err := askLaunch(ctx, socket, http.MethodGet, binariesPath+"/"+b.Name, nil, &l)
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s is not up after %s: it goes on; nodeagent ps tells how", b.Name, wait)
+			return fmt.Errorf("%s is not up after %s: it goes on; nodeagent ps tells how (seen last: %s)", b.Name, wait, cmp.Or(last, "nothing"))
 		}
 		if err == nil && l.Status != nil {
 			if line := stateLine(l); line != last {

@@ -39,6 +39,7 @@ type launchParts struct {
 	cluster    *source.Cluster
 	client     client.WithWatch
 	node       string
+	moved      chan struct{} // the node has, perhaps: its role may be another
 	tools      tools
 	log        *slog.Logger
 }
@@ -50,7 +51,7 @@ func newLaunchParts(cfg *v1alpha1.Config, o runOptions, self string, pods *nodeP
 	l := &launchParts{
 		folder:   &source.Folder{Path: cfg.Launch.Folder, Log: log},
 		launched: &source.Folder{Path: filepath.Join(cfg.Launch.Root, "launched"), Log: log},
-		node:     cfg.Node, log: log,
+		node:     cfg.Node, moved: make(chan struct{}, 1), log: log,
 	}
 	var err error
 	if l.tools, err = launchTools(cfg, self, log); err != nil {
@@ -122,11 +123,24 @@ func (l *launchParts) run(ctx context.Context) error {
 		})
 	}
 	if l.cluster != nil {
-		g.Go(func() error { return l.cluster.Run(ctx, l.wantOfCluster, l.supervisor.Poke) })
+		g.Go(func() error { return l.cluster.Run(ctx, l.wantOfCluster, l.nodeMoved) })
 		instances := &source.Instances{Client: l.client, Node: l.node, Log: l.log}
 		g.Go(func() error { return l.reportInstances(ctx, instances) })
 	}
 	return errors.Join(g.Wait(), l.tools.close())
+}
+
+func (l *launchParts) nodeMoved() {
+	l.supervisor.Poke()
+	select {
+	case l.moved <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// role is how this node's role is known to those who taint it.
+func (l *launchParts) role(cfg *v1alpha1.Config) *nodeRole {
+	return &nodeRole{taint: cfg.Launch.TaintPublicNode, moved: l.moved, node: l.cluster.Node}
 }
 
 // lead leads the updates of Binaries. The leader of all agents does.

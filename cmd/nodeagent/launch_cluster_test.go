@@ -137,6 +137,7 @@ func launchConfig(t *testing.T, name, root string) *v1alpha1.Config {
 	cfg := v1alpha1.DefaultConfig()
 	cfg.Node = name
 	cfg.Launch.Folder, cfg.Launch.Root, cfg.Launch.State = filepath.Join(root, "binaries.d"), root, filepath.Join(root, "state")
+	cfg.Launch.TaintPublicNode = true // as the overlay has it
 	cfg.Launch.Cgroup = fmt.Sprintf("nodeagent-test-%d-%s", os.Getpid(), name)
 	t.Cleanup(func() { removeCgroups(t, cfg.Launch.Cgroup) }) // after kill, which is cleaned up first
 	return cfg
@@ -178,13 +179,15 @@ func (a *api) node(name, kubeconfig, program, root string) *launchNode {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	controller := restart.NewController(c, restart.Options{Node: name, Namespace: "nodeagent"}, nil,
-		restart.NewEvents(c, name, time.Now, log), restart.NewMetrics(prometheus.NewRegistry()), log)
+	options, events, metrics := restart.Options{Node: name, Namespace: "nodeagent"}, restart.NewEvents(c, name, time.Now, log), restart.NewMetrics(prometheus.NewRegistry())
+	controller := restart.NewController(c, options, nil, events, metrics, log)
 	controller.WhenLeading(l.lead)
+	parts := &apiParts{client: c, options: options, events: events, metrics: metrics, log: log, role: l.role(cfg)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { _ = pods.run(ctx) })
 	done.Go(func() { _ = controller.Run(ctx) })
+	done.Go(func() { parts.role.run(ctx, parts.roleTaint()) })
 	done.Go(func() {
 		if err := l.run(ctx); err != nil {
 			a.t.Error(err)
@@ -323,6 +326,23 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	})
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role-")
 	a.eventually(time.Minute, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	if taints := a.get("node/node-b", "{.spec.taints[*].effect}"); taints != "NoExecute" {
+		t.Errorf("taints of node-b: %q; a person's stays alone", taints)
+	}
+	// Where nobody asks for the taint first, the node's agent puts it on.
+	a.do("", "delete", "validatingadmissionpolicybinding", "nodeagent-public-nodes")
+	a.eventually(time.Minute, "node-a may be public", func() bool {
+		_, err := a.try("", "label", "node", "node-a", "nodeagent.dev/role=public")
+		return err == nil
+	})
+	a.eventually(time.Minute, "node-a runs it, and is tainted", func() bool {
+		return a.get("binaryinstances", "{.items[*].metadata.name}{.items[*].status.state}") == "sleeper.node-aHealthy" &&
+			a.get("node/node-a", "{.spec.taints[*].key}={.spec.taints[*].value}:{.spec.taints[*].effect}") == "nodeagent.dev/role=public:NoSchedule"
+	})
+	a.do("", "label", "node", "node-a", "nodeagent.dev/role-")
+	a.eventually(time.Minute, "node-a ends it, and has no taint", func() bool {
+		return a.get("binaryinstances", "{.items[*].metadata.name}") == "" && a.get("node/node-a", "{.spec.taints}") == ""
+	})
 
 	// A Node object that is made anew: the same process, reported again.
 	a.do(sleeper(url, digest, "four", update), "apply", "-f", "-")

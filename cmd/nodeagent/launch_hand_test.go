@@ -284,12 +284,19 @@ func TestLaunchByHandRefuses(t *testing.T) {
 	}{
 		{[]string{"launch", "--name", "web", "--insecure", srv.URL + "/x"}, "the name web is taken: it is in a file in " + h.cfg.Launch.Folder},
 		{[]string{"stop", "web"}, "cannot stop web from here: it is in a file in " + h.cfg.Launch.Folder},
-		{[]string{"launch", "--name", "bad", "--sha256", strings.Repeat("0", 64), srv.URL + "/x"}, "bad cannot run here: "},
 		{[]string{"launch", "--name", "root", "--profile", "privileged", "--insecure", srv.URL + "/x"}, "profile privileged is not allowed on this node"},
 	} {
 		if said := h.cli(tt.args...); said.code != 1 || !strings.Contains(said.err, tt.want) {
 			t.Errorf("%v: %+v", tt.args, said)
 		}
+	}
+	// What may be mended where it comes from is told at once, and tried again.
+	said := h.cli("launch", "--name", "bad", "--wait", "5s", "--sha256", strings.Repeat("0", 64), srv.URL+"/x")
+	if said.code != 1 || !strings.Contains(said.err, "bad is not up after 5s: it goes on") || !strings.Contains(said.out, "bad BackingOff: cannot fetch "+srv.URL+"/x: its sha256 is ") {
+		t.Errorf("another digest: %+v", said)
+	}
+	if said := h.cli("stop", "bad"); said.code != 0 {
+		t.Errorf("stop: %+v", said)
 	}
 	for _, args := range [][]string{{"ps"}, {"logs", "web"}, {"stop", "web"}, {"launch", "--name", "mine", "--insecure", srv.URL + "/x"}} {
 		cmd := h.command(args...)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -33,6 +34,7 @@ type apiParts struct {
 	taints  bool // the node may have its taint
 	events  *restart.Events
 	metrics *restart.Metrics
+	role    *nodeRole               // nil where nothing is launched
 	leads   []func(context.Context) // what the leader of all agents does besides
 	log     *slog.Logger
 }
@@ -127,8 +129,25 @@ func (a *apiParts) run(ctx context.Context, disks *disk.Watcher) error {
 	})
 	g.Go(func() error { return tellOwners(ctx, a.owners, disks) })
 	g.Go(func() error { taint.Run(ctx); return nil })
+	if a.role != nil {
+		g.Go(func() error { a.role.run(ctx, a.roleTaint()); return nil })
+	}
 	g.Go(func() error { return a.requestAll(ctx, requester, taint, disks) })
 	return g.Wait()
+}
+
+// nodeRole is how this node's role is known, and whether a public one gets its
+// taint.
+type nodeRole struct {
+	taint bool
+	moved <-chan struct{} // the node has, perhaps
+	node  func() *corev1.Node
+}
+
+func (n *nodeRole) run(ctx context.Context, t *restart.RoleTaint) { t.Run(ctx, n.moved, n.node) }
+
+func (a *apiParts) roleTaint() *restart.RoleTaint {
+	return restart.NewRoleTaint(a.client, a.options, a.role.taint, a.events, a.metrics, a.log)
 }
 
 // measurePatience bounds how long a restart that a killed agent left waits for

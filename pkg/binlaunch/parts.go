@@ -13,7 +13,8 @@ import (
 // Fetcher gets a Binary's artifacts into the node's store, verified.
 type Fetcher interface {
 	// Get may be called again for what is there already; then it costs next to
-	// nothing. pins are what insecure artifacts were the last time. progress
+	// nothing. An error is a *RefusedError where another call is of no use, and a
+	// *WrongError where it costs as much as this one. pins are what insecure artifacts were the last time. progress
 	// may be called often; it must not block.
 	Get(ctx context.Context, owner string, artifacts []v1alpha1.Artifact, pins []string, progress func(done, total int64)) (Program, error)
 	// Release gives a program back that Get has claimed for the owner.
@@ -129,6 +130,14 @@ func (e *RefusedError) Error() string { return e.Err.Error() }
 
 // Unwrap returns why.
 func (e *RefusedError) Unwrap() error { return e.Err }
+
+// WrongError says that a source sent something else than what was asked for.
+type WrongError struct{ Err error }
+
+func (e *WrongError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why.
+func (e *WrongError) Unwrap() error { return e.Err }
 
 func refused(err error) bool {
 	var r *RefusedError

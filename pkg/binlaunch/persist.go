@@ -40,6 +40,7 @@ type taskMemory struct {
 	Ports    []int32              `json:"ports,omitempty"`
 	Restarts int32                `json:"restarts,omitempty"`
 	Ends     int                  `json:"ends,omitempty"`
+	Misses   int                  `json:"misses,omitempty"`
 	OOMKills int32                `json:"oomKills,omitempty"`
 	GaveUp   bool                 `json:"gaveUp,omitempty"`
 	LastExit *v1alpha1.ExitStatus `json:"lastExit,omitempty"`
@@ -67,7 +68,7 @@ func remember(t *task) *taskMemory {
 	}
 	m := &taskMemory{
 		ID: t.id, Spec: t.spec, State: t.state, Since: t.since, Created: t.created, Ports: t.ports, Restarts: t.restarts,
-		Ends: t.ends, OOMKills: t.oomKills, GaveUp: t.gaveUp, LastExit: t.lastExit, Message: t.message, Record: t.record,
+		Ends: t.ends, Misses: t.misses, OOMKills: t.oomKills, GaveUp: t.gaveUp, LastExit: t.lastExit, Message: t.message, Record: t.record,
 	}
 	if t.past != nil {
 		m.PastID = t.past.ID()

@@ -51,7 +51,7 @@ func (u *unit) show() {
 		i.Status.Message = strings.TrimPrefix(i.Status.Message+"; "+u.rejection, "; ")
 	}
 	if u.next != nil && u.next != t {
-		i.Status.Next = &v1alpha1.NextStatus{State: u.next.state, Message: u.next.message, Pid: pidOf(u.next.proc)}
+		i.Status.Next = &v1alpha1.NextStatus{State: u.next.state, Message: u.next.message + u.next.then, Pid: pidOf(u.next.proc)}
 	}
 	switch {
 	case u.wanted == nil || t == nil:
@@ -80,7 +80,7 @@ func (u *unit) notHere() string {
 
 func (t *task) status() v1alpha1.BinaryInstanceStatus {
 	s := v1alpha1.BinaryInstanceStatus{
-		State: t.state, Since: &metav1.Time{Time: t.since.Truncate(time.Second)}, Message: t.message, Pid: pidOf(t.proc), Restarts: t.restarts,
+		State: t.state, Since: &metav1.Time{Time: t.since.Truncate(time.Second)}, Message: t.message + t.then, Pid: pidOf(t.proc), Restarts: t.restarts,
 		LastExit: t.lastExit, Enforced: t.record.Enforced, NotEnforced: t.record.NotEnforced, Phases: map[string]metav1.Duration{},
 	}
 	if t.state == v1alpha1.StateHealthy {

@@ -61,6 +61,7 @@ func (u *unit) again(m *taskMemory, left map[string]Task) *task {
 	}
 	t := newTask(m.Spec, specHash(&m.Spec.Spec))
 	t.id, t.since, t.created, t.ports, t.restarts, t.ends = m.ID, m.Since, m.Created, m.Ports, m.Restarts, m.Ends
+	t.misses = m.Misses
 	t.oomKills, t.gaveUp, t.lastExit, t.message, t.record = m.OOMKills, m.GaveUp, m.LastExit, m.Message, m.Record
 	if past := left[m.PastID]; past != nil {
 		t.past = past
@@ -98,6 +99,9 @@ func claimsOf(name string, t *task) []ports.Claim {
 
 // resume goes on with the processes that were found.
 func (u *unit) resume() {
+	if u.next != nil {
+		u.awaitDeadline(u.next)
+	}
 	for _, t := range []*task{u.current, u.next} {
 		if t == nil || t.proc == nil {
 			continue

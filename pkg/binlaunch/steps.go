@@ -2,6 +2,7 @@ package binlaunch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -24,18 +25,18 @@ func (u *unit) fetch(t *task) {
 		case refused(err):
 			u.fire(t, lifecycle.Refused, err.Error())
 		default:
+			t.miss(err)
 			u.fire(t, lifecycle.Failed, err.Error())
 		}
 	})
 }
 
-// prefetch does it while the old task still runs: a failure is told and counts
-// as an end.
+// prefetch does it while the old task still runs.
 func (u *unit) prefetch(t *task) bool {
 	if t.fetching || t.retry.After(time.Now()) {
 		return false
 	}
-	t.fetching = true
+	t.fetching, t.then = true, ""
 	u.get(t, func(program Program, took time.Duration, err error) {
 		t.fetching = false
 		switch {
@@ -44,12 +45,27 @@ func (u *unit) prefetch(t *task) bool {
 		case refused(err):
 			u.fire(t, lifecycle.Refused, err.Error())
 		default:
-			t.ends++
-			t.message, t.retry = err.Error(), time.Now().Add(backoff(t.ends))
-			u.await(t, backoff(t.ends))
+			t.miss(err)
+			t.message, t.retry = err.Error(), time.Now().Add(t.nextFetch)
+			t.then = t.fetchedAgain()
+			u.await(t, t.nextFetch)
 		}
 	})
 	return false
+}
+
+// miss notes that a fetch failed, and when the next one is to be.
+func (t *task) miss(err error) {
+	t.misses++
+	longest := longestFetchPause
+	if wrong := (*WrongError)(nil); errors.As(err, &wrong) {
+		longest = longestWrongPause
+	}
+	t.nextFetch = fetchPause(t.misses, longest)
+}
+
+func (t *task) fetchedAgain() string {
+	return fmt.Sprintf("; fetched again in %s", t.nextFetch.Round(time.Second))
 }
 
 // get fetches beside the unit. What comes when nobody wants it any more is
@@ -77,7 +93,7 @@ func (u *unit) get(t *task, done func(p Program, took time.Duration, err error))
 }
 
 func (u *unit) fetched(t *task, p Program, took time.Duration) {
-	t.program = &p
+	t.program, t.misses, t.then = &p, 0, ""
 	if p.Changed != "" {
 		u.log.Warn("what a URL answers has changed; nothing vouches for it", "change", p.Changed)
 	}
@@ -264,11 +280,17 @@ func (t *task) grace() time.Duration {
 	return time.Duration(*t.spec.Spec.TerminationGracePeriodSeconds) * time.Second
 }
 
-// pause waits before the next try.
-func (u *unit) pause(t *task) {
-	t.ends++
-	d := backoff(t.ends)
-	t.message = fmt.Sprintf("%s; started again in %s", t.message, d.Round(100*time.Millisecond))
+// pause waits before the next try. A fetch that failed is no end of a process:
+// it has pauses of its own.
+func (u *unit) pause(t *task, from v1alpha1.State) {
+	d := t.nextFetch
+	if from == v1alpha1.StateFetching {
+		t.then = t.fetchedAgain()
+	} else {
+		t.ends++
+		d = backoff(t.ends)
+		t.then = fmt.Sprintf("; started again in %s", d.Round(100*time.Millisecond))
+	}
 	u.beside(t, func(ctx context.Context) func() {
 		sleep(ctx, d)
 		return func() { u.fire(t, lifecycle.PauseOver, "") }

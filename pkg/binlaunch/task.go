@@ -23,6 +23,7 @@ type task struct {
 	since   time.Time
 	created time.Time
 	message string
+	then    string // what is done about that, and when
 
 	id       string // of its process, or of the last one
 	ports    []int32
@@ -35,6 +36,7 @@ type task struct {
 
 	restarts int32 // how often it was started again
 	ends     int   // in a row, without having been stable
+	misses   int   // fetches in a row that failed
 	ran      bool  // a process of it has run since the last pause
 	gaveUp   bool  // its health check did, at least once
 	unwanted bool
@@ -42,6 +44,8 @@ type task struct {
 
 	fetching  bool // while the old task of an update runs
 	launching bool // the launcher has not answered yet
+
+	nextFetch time.Duration // the pause after the last one that failed
 
 	retry  time.Time       // not before: its port was taken
 	turn   int             // counts the rows of states, so that late news of an earlier one is known
@@ -108,11 +112,14 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 	now := time.Now()
 	u.log.Log(u.s.ctx, level(to), "state", "task", t.id, "from", string(from), "on", string(e), "to", string(to), "message", message)
 	wasUp := now.Sub(t.since)
-	t.state, t.since, t.message = to, now, message
+	t.state, t.since, t.message, t.then = to, now, message, ""
 	if group(from) != group(to) {
 		t.turn++
 		t.cancel()
 		t.ctx = nil
+		if t == u.next {
+			u.awaitDeadline(t)
+		}
 	}
 	if from == v1alpha1.StateHealthy && stable(wasUp, t.ends) {
 		t.ends = 0
@@ -127,7 +134,7 @@ func (u *unit) fire(t *task, e lifecycle.Event, message string) {
 	case v1alpha1.StateStopping:
 		u.stop(t)
 	case v1alpha1.StateBackingOff:
-		u.pause(t)
+		u.pause(t, from)
 	case v1alpha1.StateFailed, v1alpha1.StateFinished:
 		u.release(t)
 	case v1alpha1.StateGone:
@@ -188,6 +195,12 @@ func (u *unit) await(t *task, d time.Duration) {
 		sleep(ctx, d)
 		return nil // the post alone makes it look
 	})
+}
+
+// awaitDeadline makes the unit look again when the new task of an update has had
+// its time.
+func (u *unit) awaitDeadline(t *task) {
+	u.await(t, time.Until(t.created.Add(t.spec.Spec.Update.Deadline.Duration)))
 }
 
 func exitStatus(e Exit) *v1alpha1.ExitStatus {

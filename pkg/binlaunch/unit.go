@@ -184,7 +184,7 @@ func (u *unit) apply(what step) bool {
 		u.current.message = "back to the spec before: " + u.rejection
 	case createNext:
 		u.next = newTask(u.wanted, u.hash)
-		u.await(u.next, u.wanted.Spec.Update.Deadline.Duration)
+		u.awaitDeadline(u.next)
 	case admitCurrent:
 		return u.admit(u.current)
 	case admitNext:

@@ -119,6 +119,7 @@ func stories() map[string]story {
 		"taint-conflict":        storyTaintConflict,
 		"taint-away":            storyTaintAway,
 		"fenced-node":           storyFencedNode,
+		"role-taint":            storyRoleTaint,
 	}
 }
 

@@ -53,6 +53,7 @@ func Cases() []Case {
 		{"", "it did not help: nothing was freed, or it was the third within 24 hours", "Ineffective, or Stalled where that third one stalled: no more until somebody deletes the Restart or asks for one", "", []string{"ineffective", "rolled-back"}, []string{"TestShortTimes"}},
 		{"", "the node's disk fills", "the taint `" + v1alpha1.TaintDiskFilling + ":PreferNoSchedule` on that node, before anything is replaced, until the danger is over: new pods go elsewhere where they fit", "", []string{"node-taint", "taint-left", "taint-conflict", "taint-away"}, []string{"TestKeptOffFillingNode"}},
 		{"", "the same, where the fence `" + fenceNodesName + "` is not there or does not deny", "no taint, and an Event and a line in the log say so, once; the restart goes on", "", []string{"not-fenced"}, nil},
+		{"", "`launch.taintPublicNode`, and the node's label `" + v1alpha1.LabelRole + "` is or is no more `" + v1alpha1.RolePublic + "`", "the taint `" + v1alpha1.LabelRole + "=" + v1alpha1.RolePublic + ":NoSchedule` on that node as long as the label is there: pods that do not tolerate it are kept off. One that a person set is left alone", "", []string{"role-taint"}, nil},
 		{"", "an agent's token tries more than it needs", "the API server refuses it", "", []string{"fences", "fenced", "fenced-agent", "fenced-node"}, []string{"TestAgentToken"}},
 	}
 }

@@ -37,6 +37,8 @@ const (
 	EventFilling    = "DiskFilling"
 	EventNotFilling = "DiskNotFilling"
 	EventNotFenced  = "NodeNotFenced"
+	EventPublic     = "NodePublic"
+	EventNotPublic  = "NodeNotPublic"
 )
 
 // Events writes Kubernetes Events. The same thing is told once an hour at

@@ -32,27 +32,42 @@ func (n *NodeTaint) fenced(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	probe := node.DeepCopy()
-	probe.Spec.Taints = append(probe.Spec.Taints, corev1.Taint{Key: taintProbe, Effect: corev1.TaintEffectPreferNoSchedule})
-	err = n.client.Patch(ctx, probe, client.MergeFrom(node), client.DryRunAll)
-	switch {
-	case err == nil:
-		if n.unfenced.IsZero() {
-			n.tell(ctx, node, corev1.EventTypeWarning, EventNotFenced, notFenced)
-		}
-		n.unfenced = n.now()
-		n.metrics.errors.WithLabelValues("Taint").Inc()
-		return false, nil
-	case refusedByFence(err):
+	fenced, err := proveFence(ctx, n.client, node)
+	if err != nil {
+		return false, err
+	}
+	if fenced {
 		n.unfenced = time.Time{}
 		return true, nil
 	}
-	return false, fmt.Errorf("cannot find out whether the fence %s of node %s is there: %w", fenceNodesName, n.node, err)
+	if n.unfenced.IsZero() {
+		n.tell(ctx, node, corev1.EventTypeWarning, EventNotFenced, notFenced)
+	}
+	n.unfenced = n.now()
+	n.metrics.errors.WithLabelValues("Taint").Inc()
+	return false, nil
 }
 
-const notFenced = "The disk of this node fills, and new pods are not kept off it: it has no taint " + v1alpha1.TaintDiskFilling +
-	", for the API server would let its agent change all of the node. The ValidatingAdmissionPolicy " + fenceNodesName +
-	" or its binding is not there, or does not deny: kubectl apply -f manifests/base/fences.yaml"
+// proveFence tries a taint that no agent may put on a node.
+func proveFence(ctx context.Context, c client.Client, node *corev1.Node) (bool, error) {
+	probe := node.DeepCopy()
+	probe.Spec.Taints = append(probe.Spec.Taints, corev1.Taint{Key: taintProbe, Effect: corev1.TaintEffectPreferNoSchedule})
+	err := c.Patch(ctx, probe, client.MergeFrom(node), client.DryRunAll)
+	switch {
+	case err == nil:
+		return false, nil
+	case refusedByFence(err):
+		return true, nil
+	}
+	return false, fmt.Errorf("cannot find out whether the fence %s of node %s is there: %w", fenceNodesName, node.Name, err)
+}
+
+const (
+	notFenced = "The disk of this node fills, and new pods are not kept off it: it has no taint " + v1alpha1.TaintDiskFilling +
+		", " + unfencedWhy
+	unfencedWhy = "for the API server would let its agent change all of the node. The ValidatingAdmissionPolicy " + fenceNodesName +
+		" or its binding is not there, or does not deny: kubectl apply -f manifests/base/fences.yaml"
+)
 
 // refusedByFence tells the fence's refusal from any other: of a role, a webhook,
 // another policy.

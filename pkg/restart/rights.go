@@ -55,7 +55,7 @@ func Rights() []Right {
 		{"policy", "poddisruptionbudgets", "", "list", "how many pods a rollout may take down at once: rollouts themselves do not ask"},
 		{"", "resourcequotas", "", "list", "whether there is room for a new pod beside the old ones"},
 		{"", "nodes", "", "get", "whether the node of the pod that gave the reason is under pressure; this node's taints"},
-		{"", "nodes", "", "patch", "the taint nodeagent.dev/disk-filling on its own node: new pods are kept off a disk that fills"},
+		{"", "nodes", "", "patch", "the taint nodeagent.dev/disk-filling on its own node: new pods are kept off a disk that fills; with launch.taintPublicNode the taint of a public node"},
 		{"", "namespaces", "", "get", "its annotations nodeagent.dev/restart (act, approve, observe or never) and nodeagent.dev/notify"},
 		{"", "events", "", "create", "tells the owners on the pod, the workload and the Restart what happened and why"},
 	}

@@ -346,6 +346,9 @@ func storyFencedNode(t *testing.T, s *stage, _ string) {
 	const (
 		gpu  = `{"key":"example.com/gpu","value":"yes","effect":"NoSchedule"}`
 		soft = `{"key":"nodeagent.dev/disk-filling","effect":"PreferNoSchedule"}`
+
+		public = `{"key":"nodeagent.dev/role","value":"public","effect":"NoSchedule","timeAdded":"2026-03-01T12:00:00Z"}`
+		byHand = `{"key":"nodeagent.dev/role","value":"public","effect":"NoSchedule"}`
 	)
 	taints := func(list string) string { return `{"spec":{"taints":[` + list + `]}}` }
 	const forbidden = "is forbidden"
@@ -365,6 +368,8 @@ func storyFencedNode(t *testing.T, s *stage, _ string) {
 		{"an effect that keeps pods off", patch(s.nodeA, taints(gpu+`,{"key":"nodeagent.dev/disk-filling","effect":"NoSchedule"}`)), "changes no taint but"},
 		{"an effect that evicts", patch(s.nodeA, taints(gpu+`,{"key":"nodeagent.dev/disk-filling","effect":"NoExecute"}`)), "changes no taint but"},
 		{"another's taint, changed", patch(s.nodeA, taints(strings.Replace(gpu, "yes", "no", 1))), "changes no taint but"},
+		{"the taint of a public node, which it is not", patch(s.nodeA, taints(gpu+","+public)), "only to what the node's label says"},
+		{"the taint of a public node as a person sets it", patch(s.nodeA, taints(gpu+","+byHand)), "changes no taint but"},
 		{"unschedulable", patch(s.nodeA, `{"spec":{"unschedulable":true}}`), "changes nothing of a node but"},
 		{"the provider's id", patch(s.nodeA, `{"spec":{"providerID":"x"}}`), "changes nothing of a node but"},
 		{"a label", patch(s.nodeA, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`), "changes no metadata"},

@@ -70,7 +70,7 @@ const (
 	StateHealthy    State = "Healthy"    // it runs and is up
 	StateUnhealthy  State = "Unhealthy"  // it runs and its health check fails
 	StateStopping   State = "Stopping"   // TERM, grace, kill, until its cgroup is empty
-	StateBackingOff State = "BackingOff" // it ended and is started again after a pause
+	StateBackingOff State = "BackingOff" // it ended, or was not to be had, and is tried again after a pause
 	StateFailed     State = "Failed"     // it cannot run as it is written; not tried again before the spec changes or the agent starts anew
 	StateFinished   State = "Finished"   // it ended, and its restart policy wants no other
 	StateGone       State = "Gone"       // nothing of it is left
@@ -189,6 +189,10 @@ const LabelBinary = "nodeagent.dev/binary"
 
 // LabelRole is the label of a node that Binary.spec.roles ask for.
 const LabelRole = "nodeagent.dev/role"
+
+// RolePublic is the role of nodes that ordinary pods are kept off, by a taint of
+// the same key and value as the label's.
+const RolePublic = "public"
 
 // RolePrivate is the role of a node without the label.
 const RolePrivate = "private"

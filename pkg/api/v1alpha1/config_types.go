@@ -215,4 +215,9 @@ type LaunchConfig struct {
 	// allowPrivateRedirects lets servers redirect to private and loopback
 	// addresses that no Binary names: to an object store in the same network.
 	AllowPrivateRedirects bool `json:"allowPrivateRedirects"`
+
+	// taintPublicNode gives this node the taint
+	// nodeagent.dev/role=public:NoSchedule while its label nodeagent.dev/role is
+	// public, which keeps pods that do not tolerate it off.
+	TaintPublicNode bool `json:"taintPublicNode"`
 }

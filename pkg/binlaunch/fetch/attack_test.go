@@ -86,10 +86,30 @@ func TestRefusedContent(t *testing.T) {
 			content := c.content(t)
 			// Even with the right digest.
 			err := b.refused(c.word, Artifact{URL: b.serve(c.url, content), SHA256: digest(content)})
-			if !IsPermanent(err) {
+			if c.name == "bomb by memory" { // it ends the process, who says no digest
+				if IsPermanent(err) || !IsWrong(err) {
+					t.Errorf("%v: is to be tried again, rarely", err)
+				}
+			} else if !IsPermanent(err) {
 				t.Errorf("%v: is to be tried again", err)
 			}
 		})
+	}
+}
+
+// TestRefusedWithoutItsDigest: where nothing tells that it is what was asked
+// for, whoever sends it may be mended.
+func TestRefusedWithoutItsDigest(t *testing.T) {
+	b := newBench(t)
+	page := []byte("<html>Please log in</html>")
+	for word, a := range map[string]Artifact{
+		"did somebody replace it": {URL: b.serve("/login.tar.gz", page), SHA256: digest([]byte("an archive"))},
+		"no valid tar.gz":         {URL: b.serve("/any.tar.gz", page), Insecure: true},
+		"nothing came out":        {URL: b.serve("/empty.tar", tarOf(t)), Insecure: true},
+	} {
+		if err := b.refused(word, a); IsPermanent(err) || !IsWrong(err) {
+			t.Errorf("%v: permanent %v, wrong %v", err, IsPermanent(err), IsWrong(err))
+		}
 	}
 }
 
@@ -161,8 +181,8 @@ func hugeDictionary(t *testing.T) []byte {
 func TestRefusedWrongDigest(t *testing.T) {
 	b := newBench(t)
 	err := b.refused("did somebody replace it", Artifact{URL: b.serve("/x", []byte("evil")), SHA256: digest([]byte("good"))})
-	if !IsPermanent(err) {
-		t.Errorf("%v: is to be tried again", err)
+	if IsPermanent(err) || !IsWrong(err) { // a mirror may be mended
+		t.Errorf("%v: permanent %v, wrong %v", err, IsPermanent(err), IsWrong(err))
 	}
 	b.refused("sha512", Artifact{URL: b.server.URL + "/x", SHA512: map[string]string{"*": strings.Repeat("0", 128)}})
 }

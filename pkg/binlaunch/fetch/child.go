@@ -136,14 +136,13 @@ func listen(r io.Reader, each func(pull.Message) error) error {
 func (c *child) epitaph(err error) error {
 	said := c.stderr.String()
 	if strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory") {
-		return &pullError{pull.Failure{Kind: pull.Refused,
+		return &pullError{pull.Failure{Kind: pull.Content,
 			Message: fmt.Sprintf("to unpack it takes more than the %s bytes of memory allowed", c.cmd.Args[1])}}
 	}
 	said, _, _ = strings.Cut(said, "\n")
 	if strings.Contains(said, "SIGSEGV") {
-		// Go's runtime does not always live to say that it found no memory. And
-		// what crashes the process once will do so again.
-		return &pullError{pull.Failure{Kind: pull.Refused,
+		// Go's runtime does not always live to say that it found no memory.
+		return &pullError{pull.Failure{Kind: pull.Content,
 			Message: fmt.Sprintf("the process that unpacks it crashed (%s), as it may where it takes more than the %s bytes of memory allowed", said, c.cmd.Args[1])}}
 	}
 	if state := c.cmd.ProcessState; state != nil {

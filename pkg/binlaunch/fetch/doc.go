@@ -14,7 +14,8 @@
 // what to do. It reports digests; whether they are the right ones is decided
 // here.
 //
-// Two calls for the same artifacts at once are one fetch. What is known by its
+// Two calls for the same content at once are one fetch, whatever the URLs: if
+// the first's sources fail, the second's are tried. What is known by its
 // digest is asked of no server when the store has it; what is not is asked for
 // by ETag, and the last known is used while its server is away.
 package fetch

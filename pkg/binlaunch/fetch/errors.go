@@ -10,9 +10,12 @@ import (
 // Error is why an artifact is not in the store.
 type Error struct {
 	URL string // "": not one artifact's
-	// Permanent: trying again without a change of the spec, of the agent's
-	// config or of what the server holds does not help.
+	// Permanent: only another spec helps. It cannot be read, or its digest is
+	// that of content which cannot be used.
 	Permanent bool
+	// Wrong: a server sent something else than what was asked for. It may be
+	// mended there, and to find that out costs all of it again.
+	Wrong bool
 	// Full: the node's disk or the store is full.
 	Full bool
 	Err  error
@@ -31,6 +34,12 @@ func (e *Error) Unwrap() error { return e.Err }
 func IsPermanent(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Permanent
+}
+
+// IsWrong reports whether it was fetched, and was the wrong thing.
+func IsWrong(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Wrong
 }
 
 func permanent(url, format string, args ...any) error {
@@ -56,5 +65,5 @@ func classify(items []item, err error) error {
 	if p.Item < len(items) {
 		url = items[p.Item].url
 	}
-	return &Error{URL: url, Err: p, Full: p.NoSpace, Permanent: p.Kind == pull.Refused || p.Kind == pull.Absent}
+	return &Error{URL: url, Err: p, Full: p.NoSpace, Wrong: p.Kind == pull.Content}
 }

@@ -58,9 +58,9 @@ func (f *Fetcher) Get(ctx context.Context, artifacts []Artifact, progress func(P
 	if err != nil {
 		return Entry{}, Result{}, err
 	}
-	request := requestKey(items)
-	return f.flights.do(ctx, request+pins(items), progress, func(ctx context.Context, told func(Progress)) (Entry, Result, error) {
-		g := &get{Fetcher: f, items: items, request: request, told: told, start: time.Now()}
+	content := contentKey(items)
+	return f.flights.do(ctx, content, requestKey(items)+pins(items), progress, func(ctx context.Context, told func(Progress)) (Entry, Result, error) {
+		g := &get{Fetcher: f, items: items, content: content, told: told, start: time.Now()}
 		e, r, err := g.get(ctx)
 		return e, r, classify(items, err)
 	})
@@ -91,7 +91,7 @@ func pins(items []item) string {
 type get struct {
 	*Fetcher
 	items   []item
-	request string
+	content string // its key
 	told    func(Progress)
 	start   time.Time
 	phases  Phases
@@ -107,7 +107,7 @@ func (g *get) get(ctx context.Context) (Entry, Result, error) {
 			return e, g.cached(nil), err
 		}
 	}
-	k, e, ok, err := g.recall(g.request, len(g.items))
+	k, e, ok, err := g.recall(g.content, len(g.items))
 	if err != nil {
 		return Entry{}, Result{}, err
 	}
@@ -134,7 +134,7 @@ func (g *get) again(ctx context.Context, k known, e Entry) (Entry, Result, error
 		err = fetchErr
 	}
 	var p *pullError
-	if errors.As(err, &p) && p.Kind == pull.Network {
+	if errors.As(err, &p) && (p.Kind == pull.Network || p.Kind == pull.Absent) {
 		r := g.cached(&k)
 		r.Stale, r.StaleReason = true, err.Error()
 		return e, r, nil
@@ -168,6 +168,7 @@ func (g *get) cached(k *known) Result {
 		f := Fetched{URL: it.url, SHA256: it.sha256, SHA512: it.sha512}
 		if k != nil {
 			f = k.Artifacts[i]
+			f.URL = it.url
 			if f.Changed = ""; it.insecure && it.pinned != "" && it.pinned != f.SHA256 {
 				f.Changed = it.pinned
 			}
@@ -191,16 +192,16 @@ func (g *get) job(probe bool) (pull.Job, *opened, error) {
 	for i := range g.items {
 		it := &g.items[i]
 		headers, err := readHeaders(g.opts.HeadersDir, it.headers)
-		if err != nil {
-			return job, nil, permanent(it.url, "%w", err)
+		if err != nil { // it may be put there
+			return job, nil, &Error{URL: it.url, Err: err}
 		}
 		job.Items = append(job.Items, pull.Item{
 			Sources: it.sources, Sure: it.fixed() || ociOnly(it.sources), SHA512: it.sha512 != "", Blake2: it.key != nil && it.key.Minisign(),
 			Signatures: it.signatures, Headers: headers, Layout: it.layout, OS: g.opts.Platform.OS, Arch: g.opts.Platform.Arch,
 		})
 	}
-	files, err := openFiles(g.items, &job, g.opts.UID, g.opts.GID)
-	return job, files, err
+	files := openFiles(g.items, &job, g.opts.UID, g.opts.GID)
+	return job, files, nil
 }
 
 // ociOnly: a layer is known by its manifest's digest of it.

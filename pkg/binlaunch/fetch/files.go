@@ -27,27 +27,28 @@ func (o *opened) Close() {
 // openFiles opens what has the scheme file, and tells the job's items the
 // descriptors. It does so with the rights of the confined user: root's would
 // let a spec read any secret of the node.
-func openFiles(items []item, job *pull.Job, uid, gid int) (*opened, error) {
+func openFiles(items []item, job *pull.Job, uid, gid int) *opened {
 	o := &opened{tags: map[string]string{}}
 	for i := range items {
 		for _, src := range append(append([]string{}, items[i].sources...), items[i].signatures...) {
 			if !strings.HasPrefix(src, "file:") {
 				continue
 			}
+			it := &job.Items[i]
+			if it.Files == nil {
+				it.Files, it.NoFiles = map[string]int{}, map[string]string{}
+			}
 			f, tag, err := openAs(src, uid, gid)
 			if err != nil {
-				o.Close()
-				return nil, permanent(items[i].url, "%w", err)
+				it.NoFiles[src] = err.Error() // there may be a mirror
+				continue
 			}
-			if job.Items[i].Files == nil {
-				job.Items[i].Files = map[string]int{}
-			}
-			job.Items[i].Files[src] = 3 + len(o.files)
+			it.Files[src] = 3 + len(o.files)
 			o.files = append(o.files, f)
 			o.tags[src] = tag
 		}
 	}
-	return o, nil
+	return o
 }
 
 func openAs(src string, uid, gid int) (*os.File, string, error) {

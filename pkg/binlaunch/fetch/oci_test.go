@@ -127,6 +127,21 @@ func TestOCI(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("a mirror in place of a registry that lost the blob", func(t *testing.T) {
+		lost := &registry{blobs: map[string][]byte{}, types: reg.types, tags: reg.tags}
+		for d, c := range reg.blobs {
+			if d != raw.Digest.String() {
+				lost.blobs[d] = c
+			}
+		}
+		other := newBench(t)
+		other.mux.Handle("/v2/", lost)
+		first := strings.Replace(other.server.URL, "http://", "oci+http://", 1) + "/shop/x:both#tool"
+		e, r := other.get(Artifact{URL: first, Mirrors: []string{repo + ":both#tool"}, SHA256: digest([]byte("raw"))})
+		if got := read(t, e.Path, "tool"); got != "raw" || !strings.HasPrefix(r.Artifacts[0].Source, repo) {
+			t.Errorf("got %q from %s", got, r.Artifacts[0].Source)
+		}
+	})
 	t.Run("with a password", func(t *testing.T) {
 		reg.user = "shop:secret"
 		b.Fetcher.opts.HeadersDir = b.dir

@@ -26,6 +26,7 @@ func (g *get) fetch(ctx context.Context) (Entry, Result, error) {
 	var before []error
 	for try := 1; ; try++ {
 		e, r, err := g.once(ctx)
+		err = g.blame(err)
 		var wrong *wrongError
 		var p *pullError
 		switch {
@@ -42,6 +43,24 @@ func (g *get) fetch(ctx context.Context) (Entry, Result, error) {
 			return e, r, nil
 		}
 	}
+}
+
+// blame says whose fault content is that cannot be used: of the spec where it
+// has the digest that the spec names, else of the source.
+func (g *get) blame(err error) error {
+	var p *pullError
+	if !errors.As(err, &p) || p.Kind != pull.Content || p.Item < 0 || p.Item >= len(g.items) || p.Source == "" {
+		return err
+	}
+	it := &g.items[p.Item]
+	if p.SHA256 == "" || it.sha256 == "" && it.sha512 == "" {
+		return &Error{URL: it.url, Wrong: true, Err: &wrongError{p.Source, err}}
+	}
+	asked := item{url: it.url, sha256: it.sha256, sha512: it.sha512}
+	if _, other := judge(&asked, pull.Report{Source: p.Source, SHA256: p.SHA256, SHA512: p.SHA512, Bytes: p.Bytes}); other != nil {
+		return &Error{URL: it.url, Wrong: true, Err: &wrongError{p.Source, fmt.Errorf("%w; %w", other, err)}}
+	}
+	return &Error{URL: it.url, Permanent: true, Err: err}
 }
 
 // with tells an error and those of the sources before.
@@ -151,7 +170,7 @@ func (g *get) verdict(a *answer, tags map[string]string) ([]Fetched, error) {
 		f, err := judge(&g.items[i], a.reports[i])
 		var wrong *wrongError
 		if errors.As(err, &wrong) {
-			return nil, &Error{URL: g.items[i].url, Permanent: true, Err: err}
+			return nil, &Error{URL: g.items[i].url, Wrong: true, Err: err}
 		}
 		if err != nil {
 			return nil, err
@@ -162,7 +181,8 @@ func (g *get) verdict(a *answer, tags map[string]string) ([]Fetched, error) {
 		out = append(out, f)
 	}
 	if len(a.files) == 0 {
-		return nil, permanent(g.items[0].url, "nothing came out of it: is strip %d too much?", g.items[0].layout.Strip)
+		return nil, &Error{URL: g.items[0].url, Permanent: g.allFixed(), Wrong: !g.allFixed(),
+			Err: fmt.Errorf("nothing came out of it: is strip %d too much?", g.items[0].layout.Strip)}
 	}
 	return out, nil
 }
@@ -177,7 +197,7 @@ func (g *get) commit(d *store.Draft, a *answer, fetched []Fetched) (Entry, Resul
 		return Entry{}, Result{}, diskError(err)
 	}
 	g.phases.Stored = time.Since(g.start)
-	g.remember(g.request, e, fetched)
+	g.remember(g.content, e, fetched)
 	return e, Result{Artifacts: fetched, Confined: confinedBy(a.confined), Phases: g.phases}, nil
 }
 
@@ -232,6 +252,8 @@ func (g *get) unchanged(ctx context.Context, k known) (bool, error) {
 			return false, nil // there is nothing to ask by
 		case tag != "" && tag != was.ETag:
 			return false, nil
+		case job.Items[i].NoFiles[g.items[i].url] != "":
+			return false, &pullError{pull.Failure{Item: i, Kind: pull.Absent, Message: job.Items[i].NoFiles[g.items[i].url]}}
 		case tag == "":
 			it := job.Items[i]
 			it.ETag, it.Signatures = was.ETag, nil

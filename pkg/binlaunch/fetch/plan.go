@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -46,6 +47,10 @@ func plan(artifacts []Artifact, p Platform, keys map[string]verify.Key) ([]item,
 	items := make([]item, 0, len(artifacts))
 	for _, a := range artifacts {
 		it, err := planOne(a, p, keys)
+		var absent *noKeyError
+		if errors.As(err, &absent) { // it may be put there
+			return nil, &Error{URL: a.URL, Err: err}
+		}
 		if err != nil {
 			return nil, permanent(a.URL, "%w", err)
 		}
@@ -217,8 +222,7 @@ func (it *item) planSignature(s *Signature, p Platform, keys map[string]verify.K
 	}
 	key, ok := keys[s.Key]
 	if !ok {
-		return fmt.Errorf("it is to be signed by the key %q, which this node does not have: put it into the agent's folder of keys as %s%s (there are: %s)",
-			s.Key, s.Key, verify.Suffix, strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
+		return &noKeyError{s.Key, slices.Sorted(maps.Keys(keys))}
 	}
 	it.key = &key
 	if s.URL != "" {
@@ -241,16 +245,50 @@ func (it *item) planSignature(s *Signature, p Platform, keys map[string]verify.K
 	return nil
 }
 
-// requestKey tells one request from another: equal ones are one fetch.
+// noKeyError says that this node lacks the key by which something has to be
+// signed.
+type noKeyError struct {
+	key  string
+	have []string
+}
+
+func (e *noKeyError) Error() string {
+	return fmt.Sprintf("it is to be signed by the key %q, which this node does not have: put it into the agent's folder of keys as %s%s (there are: %s)",
+		e.key, e.key, verify.Suffix, strings.Join(e.have, ", "))
+}
+
+// requestKey tells one request from another, whatever they were before.
 func requestKey(items []item) string {
+	return keyOf(items, (*item).asked)
+}
+
+// contentKey tells what is asked for, as far as that is known beforehand: of
+// what has a digest it does not matter where it comes from.
+func contentKey(items []item) string {
+	return keyOf(items, func(it *item) []any {
+		if !it.fixed() || it.key != nil {
+			return it.asked()
+		}
+		title := ""
+		if it.manifest != "" {
+			_, title, _ = strings.Cut(it.url, "#")
+		}
+		return []any{it.sha256, it.sha512, it.manifest, title, it.layout}
+	})
+}
+
+func (it *item) asked() []any {
+	signer := ""
+	if it.key != nil {
+		signer = it.key.Print
+	}
+	return []any{it.sources, it.signatures, it.sha256, it.sha512, signer, it.headers, it.layout}
+}
+
+func keyOf(items []item, of func(*item) []any) string {
 	var parts []string
 	for i := range items {
-		it := &items[i]
-		signer := ""
-		if it.key != nil {
-			signer = it.key.Print
-		}
-		b, _ := json.Marshal([]any{it.sources, it.signatures, it.sha256, it.sha512, signer, it.headers, it.layout})
+		b, _ := json.Marshal(of(&items[i]))
 		parts = append(parts, string(b))
 	}
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))

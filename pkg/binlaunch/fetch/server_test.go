@@ -3,7 +3,9 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -147,8 +149,29 @@ func TestMirrors(t *testing.T) {
 	t.Run("none has it", func(t *testing.T) {
 		b := newBench(t)
 		err := b.refused("404", Artifact{URL: b.server.URL + "/1", Mirrors: []string{b.server.URL + "/2"}, SHA256: digest(content)})
-		if !IsPermanent(err) {
-			t.Errorf("%v: is to be tried again", err)
+		if IsPermanent(err) || IsWrong(err) {
+			t.Errorf("%v: is not to be tried again", err)
+		}
+		b.serve("/2", content) // somebody uploads it
+		b.get(Artifact{URL: b.server.URL + "/1", Mirrors: []string{b.server.URL + "/2"}, SHA256: digest(content)})
+	})
+	t.Run("a page in place of the archive", func(t *testing.T) {
+		b := newBench(t)
+		archive := gz(t, tarOf(t, member{name: "x", body: "x"}))
+		page := b.serve("/page.tar.gz", []byte("<html>Please log in</html>"))
+		_, r := b.get(Artifact{URL: page, Mirrors: []string{b.serve("/good.tar.gz", archive)}, SHA256: digest(archive)})
+		if !strings.HasSuffix(r.Artifacts[0].Source, "/good.tar.gz") {
+			t.Errorf("came from %s", r.Artifacts[0].Source)
+		}
+	})
+	t.Run("no such file", func(t *testing.T) {
+		b := newBench(t)
+		missing := Artifact{URL: "file:///none/x", Mirrors: []string{good(b)}, SHA256: digest(content)}
+		if _, r := b.get(missing); !strings.HasSuffix(r.Artifacts[0].Source, "/good") {
+			t.Errorf("came from %s", r.Artifacts[0].Source)
+		}
+		if err := b.fails(Artifact{URL: "file:///none/y", Insecure: true}); !strings.Contains(err, "cannot open it: no such file") {
+			t.Error(err)
 		}
 	})
 }
@@ -182,6 +205,10 @@ func TestMutable(t *testing.T) {
 	content, etag := []byte("one"), `"1"`
 	var sent atomic.Int64
 	b.mux.HandleFunc("/x", func(w http.ResponseWriter, r *http.Request) {
+		if content == nil {
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("ETag", etag)
 		if r.Header.Get("If-None-Match") != etag {
 			sent.Add(1)
@@ -201,6 +228,10 @@ func TestMutable(t *testing.T) {
 	e2, r2 := b.get(a)
 	if e2.Digest == e1.Digest || r2.Cached || r2.Artifacts[0].Changed != a.Pinned || read(t, e2.Path, "x") != "two" {
 		t.Errorf("changed: %+v", r2)
+	}
+	content, etag = nil, ""
+	if e, r := b.get(a); e.Digest != e2.Digest || !r.Stale || !strings.Contains(r.StaleReason, "404") {
+		t.Errorf("it is there no more: %+v", r)
 	}
 	b.server.Close()
 	e3, r3 := b.get(a)
@@ -247,18 +278,7 @@ func TestSingleFlight(t *testing.T) {
 			}
 		})
 	}
-	for { // all eight are in
-		b.flights.mu.Lock()
-		n := 0
-		for _, f := range b.flights.now {
-			n += len(f.callers)
-		}
-		b.flights.mu.Unlock()
-		if n == 9 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	b.awaitCallers(9)
 	leave()
 	for left.Load() == 0 {
 		time.Sleep(time.Millisecond)
@@ -267,6 +287,85 @@ func TestSingleFlight(t *testing.T) {
 	wg.Wait()
 	if asked.Load() != 1 {
 		t.Errorf("%d requests for nine calls", asked.Load())
+	}
+}
+
+// TestSingleFlightByDigest: two name the same content by different URLs. It is
+// fetched once; and where the first's source fails, the second's is tried.
+func TestSingleFlightByDigest(t *testing.T) {
+	content := random(1 << 20)
+	long := sha512.Sum512(content)
+	for name, vouched := range map[string]Artifact{
+		"sha256": {SHA256: digest(content)},
+		"sha512": {SHA512: map[string]string{"*": hex.EncodeToString(long[:])}},
+	} {
+		for what, fails := range map[string]bool{"shared": false, "the first fails": true} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				b := newBench(t)
+				var first, second atomic.Int64
+				waits := make(chan struct{})
+				b.mux.HandleFunc("/one", func(w http.ResponseWriter, r *http.Request) {
+					if first.Add(1); fails && first.Load() > 1 {
+						http.NotFound(w, r)
+						return
+					}
+					w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+					_, _ = w.Write(content[:500_000])
+					w.(http.Flusher).Flush()
+					<-waits
+					if fails {
+						panic(http.ErrAbortHandler)
+					}
+					_, _ = w.Write(content[500_000:])
+				})
+				b.mux.HandleFunc("/two", func(w http.ResponseWriter, _ *http.Request) {
+					second.Add(1)
+					_, _ = w.Write(content)
+				})
+				var wg sync.WaitGroup
+				ask := func(url string, told func(Progress)) (e Entry, r Result, err error) {
+					a := vouched
+					a.URL, a.Path = b.server.URL+url, "x"
+					return b.Get(context.Background(), []Artifact{a}, told)
+				}
+				began := make(chan struct{}, 100)
+				var firstErr error
+				wg.Go(func() { _, _, firstErr = ask("/one", func(Progress) { began <- struct{}{} }) })
+				<-began
+				wg.Go(func() {
+					e, r, err := ask("/two", nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if got := read(t, e.Path, "x"); got != string(content) || r.Artifacts[0].URL != b.server.URL+"/two" || r.Cached == fails {
+						t.Errorf("%d bytes, %+v", len(got), r)
+					}
+				})
+				b.awaitCallers(2)
+				close(waits)
+				wg.Wait()
+				if (firstErr != nil) != fails || second.Load() != map[bool]int64{true: 1}[fails] {
+					t.Errorf("the first: %v; the second's source was asked %d times", firstErr, second.Load())
+				}
+			})
+		}
+	}
+}
+
+// awaitCallers waits until so many take part in a flight.
+func (b *bench) awaitCallers(want int) {
+	for {
+		b.flights.mu.Lock()
+		n := 0
+		for _, f := range b.flights.now {
+			n += len(f.callers)
+		}
+		b.flights.mu.Unlock()
+		if n == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

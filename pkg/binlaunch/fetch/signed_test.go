@@ -52,8 +52,8 @@ func TestMinisign(t *testing.T) {
 		"/comment": {[]byte(strings.Replace(string(signed(private, content)), "release 1", "release 9", 1)), "not one of this artifact"},
 	} {
 		a.Signature.URL = b.serve(path, c.sig)
-		if err := b.refused(c.word, a); !IsPermanent(err) {
-			t.Errorf("%s: is to be tried again", path)
+		if err := b.refused(c.word, a); IsPermanent(err) || !IsWrong(err) {
+			t.Errorf("%s: permanent %v, wrong %v", path, IsPermanent(err), IsWrong(err))
 		}
 	}
 	a.Signature.URL = ""

@@ -34,7 +34,7 @@ func meaning(s v1alpha1.State) string {
 	case v1alpha1.StateStopping:
 		return "SIGTERM, the grace period, the kill of its cgroup, until that is proved empty"
 	case v1alpha1.StateBackingOff:
-		return "it ended, and is started again after a pause: 1 s, 1.15 times as long each time, one hour at most; 1 s again once it was up for as long as ten pauses, and for 10 s"
+		return "it ended, and is started again after a pause: 1 s, 1.15 times as long each time, one hour at most; 1 s again once it was up for as long as ten pauses, and for 10 s. Or it could not be fetched, and that is tried again: after 5 s, twice as long each time, 5 minutes at most; one hour where what came was the wrong thing"
 	case v1alpha1.StateFailed:
 		return "as it is written it cannot run here; it is tried again when its spec changes or the agent starts anew"
 	case v1alpha1.StateFinished:

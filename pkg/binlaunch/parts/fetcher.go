@@ -30,10 +30,12 @@ func (f *Fetcher) Get(ctx context.Context, owner string, artifacts []v1alpha1.Ar
 		return p, &binlaunch.RefusedError{Err: err}
 	}
 	entry, result, err := f.Fetch.Get(ctx, wanted, func(at fetch.Progress) { progress(at.Bytes, at.Total) })
-	if fetch.IsPermanent(err) {
+	switch {
+	case fetch.IsPermanent(err):
 		return p, &binlaunch.RefusedError{Err: err}
-	}
-	if err != nil {
+	case fetch.IsWrong(err):
+		return p, &binlaunch.WrongError{Err: err}
+	case err != nil:
 		return p, err
 	}
 	if err := f.Store.Lease(entry.Digest, owner); err != nil {

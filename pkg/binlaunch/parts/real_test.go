@@ -75,6 +75,7 @@ type node struct {
 	url        string // of the program
 	digest     string
 	sent       *atomic.Int64 // how often the program was asked for
+	missing    *atomic.Bool  // it is not there yet
 	boot       string        // its id; empty: this machine's
 	supervisor *binlaunch.Supervisor
 	kill       func()
@@ -89,9 +90,13 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent := &atomic.Int64{}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	sent, missing := &atomic.Int64{}, &atomic.Bool{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sent.Add(1)
+		if missing.Load() {
+			http.NotFound(w, r)
+			return
+		}
 		_, _ = w.Write(content)
 	}))
 	t.Cleanup(srv.Close)
@@ -109,7 +114,7 @@ func newNode(t *testing.T) *node {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), sent: sent, kill: func() {}}
+	return &node{t: t, root: root, state: state, cgroup: fmt.Sprintf("nodeagent-test-parts-%d-%s", os.Getpid(), filepath.Base(state)), url: srv.URL + "/program", digest: hex.EncodeToString(sum[:]), sent: sent, missing: missing, kill: func() {}}
 }
 
 // removeCgroups ends what a test has left in its cgroups, v1 or v2, and removes
@@ -422,9 +427,24 @@ func TestWrongDigestNeverRuns(t *testing.T) {
 	b := n.server("one", 1, v1alpha1.Port{Name: "http"})
 	b.Spec.Fetch[0].SHA256["*"] = v1alpha1.Digest(strings.Repeat("0", 64))
 	n.agent(b)
-	i := n.await("web", "failed", func(i binlaunch.Instance) bool { return i.Status.State == v1alpha1.StateFailed })
-	if !strings.Contains(i.Status.Message, strings.Repeat("0", 64)) && !strings.Contains(i.Status.Message, "sha256") {
+	i := n.await("web", "told of", func(i binlaunch.Instance) bool { return i.Status.State == v1alpha1.StateBackingOff })
+	if !strings.Contains(i.Status.Message, strings.Repeat("0", 64)) || !strings.Contains(i.Status.Message, "sha256") || i.Status.Pid != 0 {
 		t.Errorf("message %q", i.Status.Message)
+	}
+}
+
+// What is uploaded after its Binary was applied starts by itself.
+func TestUploadedLater(t *testing.T) {
+	n := newNode(t)
+	n.missing.Store(true)
+	n.agent(n.server("one", 1, v1alpha1.Port{Name: "http"}))
+	i := n.await("web", "told of", func(i binlaunch.Instance) bool { return i.Status.State == v1alpha1.StateBackingOff })
+	if !strings.Contains(i.Status.Message, "the server answers 404 Not Found; fetched again in ") {
+		t.Errorf("message %q", i.Status.Message)
+	}
+	n.missing.Store(false)
+	if i := n.up("web", 1); i.Status.Restarts != 0 {
+		t.Errorf("status %+v", i.Status)
 	}
 }
 

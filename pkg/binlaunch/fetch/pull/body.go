@@ -84,7 +84,7 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err := b.cur.Read(p)
 		b.pos += int64(n)
 		if b.pos > b.limits.Download {
-			return 0, refused("more than %d bytes", b.limits.Download)
+			return 0, unusable("more than %d bytes", b.limits.Download)
 		}
 		if n > 0 {
 			b.told(b.pos, b.total)
@@ -114,8 +114,9 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) broken(err error) {
 	b.failed = fmt.Errorf("%s: %w", b.sources[b.at], err)
 	b.Close()
-	if b.pos == 0 || b.item.Sure {
+	if (b.pos == 0 || b.item.Sure) && len(b.sources) > 1 {
 		b.at = (b.at + 1) % len(b.sources)
+		b.layer = nil // that was the other's
 	}
 }
 
@@ -211,7 +212,7 @@ func (b *body) openSource() error {
 func (b *body) openFile(source string) error {
 	fd, ok := b.item.Files[source]
 	if !ok {
-		return fault{Absent, errors.New("it was not opened")}
+		return fault{Absent, errors.New(cmp.Or(b.item.NoFiles[source], "it was not opened"))}
 	}
 	// The descriptor is shared by all who read it: each reads at its own place.
 	f := os.NewFile(uintptr(fd), source)
@@ -274,7 +275,7 @@ func (b *body) accept(resp *http.Response, source string) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		if resp.ContentLength > b.limits.Download {
-			return refused("it has %d bytes, more than %d", resp.ContentLength, b.limits.Download)
+			return unusable("it has %d bytes, more than %d", resp.ContentLength, b.limits.Download)
 		}
 		if b.pos > 0 && !b.item.Sure && (now != b.seen || now.validator() == "") {
 			return again("the connection broke after %d bytes, and the server cannot go on from there", b.pos)

@@ -25,6 +25,11 @@ func refused(format string, args ...any) error {
 	return fault{Refused, fmt.Errorf(format, args...)}
 }
 
+// unusable says that what came is at fault.
+func unusable(format string, args ...any) error {
+	return fault{Content, fmt.Errorf(format, args...)}
+}
+
 func again(format string, args ...any) error {
 	return fault{Again, fmt.Errorf(format, args...)}
 }
@@ -72,11 +77,15 @@ func failure(item int, err error) *Failure {
 	f := &Failure{Item: item, Kind: Network, Message: err.Error(), NoSpace: errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)}
 	var known fault
 	var content *unpack.RefusedError
+	var from *contentError
+	if errors.As(err, &from) {
+		f.Source, f.SHA256, f.SHA512, f.Bytes = from.source, from.sha256, from.sha512, from.bytes
+	}
 	switch {
 	case f.NoSpace:
 		f.Kind, f.Message = Disk, "no space is left where the store is: "+err.Error()
 	case errors.As(err, &content):
-		f.Kind, f.Message = Refused, "it has "+content.Reason
+		f.Kind, f.Message = Content, "it has "+content.Reason
 	case errors.As(err, &known):
 		f.Kind = known.kind
 	case isLocal(err):

@@ -67,8 +67,8 @@ func sum(h hash.Hash) string {
 }
 
 // pull fetches and unpacks one artifact.
-func (p *puller) pull(ctx context.Context, i int) (Report, error) {
-	ctx, cancel := context.WithCancel(ctx)
+func (p *puller) pull(outer context.Context, i int) (Report, error) {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	it := &p.job.Items[i]
 	s, err := newSums(it)
@@ -84,7 +84,7 @@ func (p *puller) pull(ctx context.Context, i int) (Report, error) {
 	cancel() // a body that waits ends, then the goroutine that reads it
 	a.Close()
 	if err != nil {
-		return rep, err
+		return rep, p.accuse(outer, it, b.sources[b.at], err)
 	}
 	rep.Unpacked = time.Since(p.start)
 	rep.Source, rep.Bytes, rep.Resumes, rep.ETag = b.sources[b.at], b.pos, b.resumes, b.seen.etag
@@ -93,6 +93,53 @@ func (p *puller) pull(ctx context.Context, i int) (Report, error) {
 	}
 	rep.SHA256, rep.SHA512, rep.Blake2 = sum(s.sha256), sum(s.sha512), sum(s.blake2)
 	return rep, nil
+}
+
+// contentError says of content that cannot be used where it came from, and its
+// digests.
+type contentError struct {
+	source, sha256, sha512 string
+	bytes                  int64
+	err                    error
+}
+
+func (e *contentError) Error() string { return e.err.Error() }
+func (e *contentError) Unwrap() error { return e.err }
+
+// accuse finds out who is at fault for content that cannot be used: its source,
+// which sends something else than what was asked for, or whoever asked for it.
+// The digest tells, for which all of it is fetched once more, from that source.
+func (p *puller) accuse(ctx context.Context, it *Item, source string, err error) error {
+	var content *unpack.RefusedError
+	var f fault
+	if !errors.As(err, &content) && (!errors.As(err, &f) || f.kind != Content) {
+		return err
+	}
+	e := &contentError{source: source, err: err}
+	if !it.Sure || content == nil {
+		return e
+	}
+	s, sumsErr := newSums(it)
+	if sumsErr != nil {
+		return e
+	}
+	b := newBody(ctx, p.client, p.job.Limits, it, []string{source})
+	defer b.Close()
+	if _, readErr := io.Copy(s.all, &measured{b}); readErr == nil {
+		e.sha256, e.sha512, e.bytes = sum(s.sha256), sum(s.sha512), b.pos
+	}
+	return e
+}
+
+// measured is a body that ends: its server told beforehand where.
+type measured struct{ b *body }
+
+func (m *measured) Read(p []byte) (int, error) {
+	n, err := m.b.Read(p)
+	if err == nil && m.b.total < 0 {
+		return 0, errors.New("its server does not tell how long it is")
+	}
+	return n, err
 }
 
 // lastByte tells when the end of a stream was read.

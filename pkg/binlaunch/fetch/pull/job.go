@@ -26,6 +26,8 @@ type Job struct {
 type Item struct {
 	Sources []string       // its URL, then its mirrors
 	Files   map[string]int // descriptors of the sources with the scheme file
+	// NoFiles says of those that could not be opened why.
+	NoFiles map[string]string
 	// Sure: its digest is known beforehand, so that parts of it may come from
 	// different sources: a mistake would be found.
 	Sure           bool
@@ -92,7 +94,8 @@ type Kind string
 
 // The kinds of failures.
 const (
-	Refused Kind = "refused" // the content, or where a server leads to
+	Content Kind = "content" // what came is not what can be used
+	Refused Kind = "refused" // where a server leads to
 	Absent  Kind = "absent"  // the server has it not, or not for us
 	Network Kind = "network" // the server, or the way to it
 	Again   Kind = "again"   // it changed meanwhile: what came so far is of no use
@@ -105,6 +108,10 @@ type Failure struct {
 	Kind    Kind
 	Message string
 	NoSpace bool // the disk is full
+	// Source is where content that cannot be used came from; Bytes, SHA256 and
+	// SHA512 are those of all of it, where they could be told.
+	Source, SHA256, SHA512 string
+	Bytes                  int64
 }
 
 // fileMode of the spool that a zip is kept in while it is read.

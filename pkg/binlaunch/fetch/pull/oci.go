@@ -47,7 +47,7 @@ func (b *body) openOCI(source string) error {
 		}
 		if l.desc.Size > b.limits.Download {
 			cancel()
-			return refused("it has %d bytes, more than %d", l.desc.Size, b.limits.Download)
+			return unusable("it has %d bytes, more than %d", l.desc.Size, b.limits.Download)
 		}
 		b.layer, b.total, b.seen.etag = l, l.desc.Size, OCITag+l.root
 	}

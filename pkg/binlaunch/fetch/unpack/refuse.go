@@ -2,8 +2,8 @@ package unpack
 
 import "fmt"
 
-// RefusedError says that the content itself is at fault: trying again does
-// not help.
+// RefusedError says that the content itself is at fault: the same bytes are
+// refused again.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
