@@ -21,7 +21,7 @@ import (
 // token. A person's taint and others' stay, and the API server lets the token do
 // nothing else to them.
 func storyRoleTaint(t *testing.T, s *stage, _ string) {
-	s.cluster.kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:PreferNoSchedule")
+	s.cluster.Kubectl("taint", "node", s.nodeA, "example.com/gpu=yes:PreferNoSchedule")
 	agent := s.clientAs(t, s.asAgent(t, s.nodeA))
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	metrics := NewMetrics(prometheus.NewRegistry())
@@ -34,7 +34,7 @@ func storyRoleTaint(t *testing.T, s *stage, _ string) {
 	}
 	node := func() *corev1.Node {
 		var n corev1.Node
-		if err := s.cluster.admin.Get(t.Context(), client.ObjectKey{Name: s.nodeA}, &n); err != nil {
+		if err := s.cluster.Admin.Get(t.Context(), client.ObjectKey{Name: s.nodeA}, &n); err != nil {
 			t.Fatal(err)
 		}
 		return &n
@@ -50,7 +50,7 @@ func storyRoleTaint(t *testing.T, s *stage, _ string) {
 			t.Errorf("%s: %v looks failed", when, failed)
 		}
 	}
-	label := func(text string) { s.cluster.kubectl("label", "--overwrite", "node", s.nodeA, v1alpha1.LabelRole+text) }
+	label := func(text string) { s.cluster.Kubectl("label", "--overwrite", "node", s.nodeA, v1alpha1.LabelRole+text) }
 	refused := func(when, words string) {
 		t.Helper()
 		const without = `{"spec":{"taints":[{"key":"example.com/gpu","value":"yes","effect":"PreferNoSchedule"}]}}`
@@ -77,7 +77,7 @@ func storyRoleTaint(t *testing.T, s *stage, _ string) {
 	label("-")
 	look(r, "without the label", false)
 
-	s.cluster.kubectl("taint", "node", s.nodeA, "nodeagent.dev/role=public:NoSchedule")
+	s.cluster.Kubectl("taint", "node", s.nodeA, "nodeagent.dev/role=public:NoSchedule")
 	look(r, "a person's taint", false)
 	label("=public")
 	look(r, "a person's taint and the label", false)
