@@ -111,6 +111,7 @@ type place struct {
 	// Of the measuring.
 	since    time.Time     // start of the last good look
 	cost     time.Duration // of a look, the last weighing half
+	lastCost time.Duration // of the last alone
 	interval time.Duration // between the starts of two looks
 	due      time.Time
 	slot     int       // in the schedule, from 1; 0: it is not in it
@@ -190,6 +191,19 @@ func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
 	p.at, p.usage, p.failures, p.gone = at, u, 0, time.Time{}
 	p.series = p.series.Add(Sample{At: at, Usage: u, Filesystem: Usage{Bytes: fs.Used, Inodes: fs.InodesUsed}})
 	p.trends = p.series.Trends().remembering(p.trends, u)
+}
+
+// paid takes in what a look has cost. A single costly one among others is the
+// machine's doing (a cold cache, a disk that stalls, a host that gives no CPU),
+// and by it alone what grows would not be looked at for half a minute: so of two
+// in a row the cheaper counts.
+func (p *place) paid(work time.Duration) {
+	last := p.lastCost
+	p.lastCost = work
+	if last > 0 {
+		work = min(work, last)
+	}
+	p.cost = smoothed(p.cost, work)
 }
 
 // smoothed is what a measure is expected to cost once another took d, good or not.

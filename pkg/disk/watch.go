@@ -394,7 +394,7 @@ func (w *Watcher) finish(r result) {
 	p.started, p.slow = time.Time{}, false
 	p.hot = r.err == nil && r.look.Hot && w.prober != nil || p.hot && errors.Is(r.err, ErrLater)
 	if r.err != nil || !r.look.Whole {
-		p.cost = smoothed(p.cost, r.work)
+		p.paid(r.work)
 		w.spent = true
 	}
 	if w.places[p.id] != p {
