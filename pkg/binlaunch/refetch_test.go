@@ -236,6 +236,8 @@ func TestUpdateToWhatIsNotThere(t *testing.T) {
 		{"uploaded in time", false, 5 * time.Minute, false},
 		{"uploaded in time, in place", true, 5 * time.Minute, false},
 		{"uploaded in time, another agent", false, 5 * time.Minute, true},
+		{"uploaded a minute before the deadline", false, 8 * time.Minute, false},
+		{"uploaded a minute before the deadline, in place", true, 8 * time.Minute, false},
 		{"too late", false, 0, false},
 		{"too late, in place", true, 0, false},
 		{"too late, another agent", false, 0, true},

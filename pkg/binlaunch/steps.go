@@ -25,7 +25,7 @@ func (u *unit) fetch(t *task) {
 		case refused(err):
 			u.fire(t, lifecycle.Refused, err.Error())
 		default:
-			t.miss(err)
+			u.miss(t, err)
 			u.fire(t, lifecycle.Failed, err.Error())
 		}
 	})
@@ -45,7 +45,7 @@ func (u *unit) prefetch(t *task) bool {
 		case refused(err):
 			u.fire(t, lifecycle.Refused, err.Error())
 		default:
-			t.miss(err)
+			u.miss(t, err)
 			t.message, t.retry = err.Error(), time.Now().Add(t.nextFetch)
 			t.then = t.fetchedAgain()
 			u.await(t, t.nextFetch)
@@ -54,14 +54,21 @@ func (u *unit) prefetch(t *task) bool {
 	return false
 }
 
+// lastTry is how long before its deadline the new task of an update is fetched
+// for the last time.
+const lastTry = 30 * time.Second
+
 // miss notes that a fetch failed, and when the next one is to be.
-func (t *task) miss(err error) {
+func (u *unit) miss(t *task, err error) {
 	t.misses++
 	longest := longestFetchPause
 	if wrong := (*WrongError)(nil); errors.As(err, &wrong) {
 		longest = longestWrongPause
 	}
 	t.nextFetch = fetchPause(t.misses, longest)
+	if left := time.Until(t.deadline().Add(-lastTry)); t == u.next && left > 0 {
+		t.nextFetch = min(t.nextFetch, left)
+	}
 }
 
 func (t *task) fetchedAgain() string {

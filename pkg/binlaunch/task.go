@@ -90,7 +90,7 @@ func (t *task) broken(now time.Time) bool {
 	case v1alpha1.StateFinished:
 		return t.lastExit == nil || t.lastExit.Code != 0
 	}
-	return t.gaveUp || t.ends >= mostEnds || now.Sub(t.created) >= t.spec.Spec.Update.Deadline.Duration
+	return t.gaveUp || t.ends >= mostEnds || !now.Before(t.deadline())
 }
 
 // group is a row of states in which the same things go on beside the unit.
@@ -200,8 +200,11 @@ func (u *unit) await(t *task, d time.Duration) {
 // awaitDeadline makes the unit look again when the new task of an update has had
 // its time.
 func (u *unit) awaitDeadline(t *task) {
-	u.await(t, time.Until(t.created.Add(t.spec.Spec.Update.Deadline.Duration)))
+	u.await(t, time.Until(t.deadline()))
 }
+
+// deadline is when a new task has to be up.
+func (t *task) deadline() time.Time { return t.created.Add(t.spec.Spec.Update.Deadline.Duration) }
 
 func exitStatus(e Exit) *v1alpha1.ExitStatus {
 	s := &v1alpha1.ExitStatus{Code: int32(e.Code), Signal: e.Signal, OOMKilled: e.OOMKilled, At: metav1.NewTime(e.At)}
