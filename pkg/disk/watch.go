@@ -366,8 +366,9 @@ func (w *Watcher) measure(ctx context.Context, p *place, target Target, brief, p
 	}
 	r.look, r.err = measure(ctx, target)
 	r.took = time.Since(begun)
-	r.work = r.took
-	if !brief {
+	if brief {
+		r.work = min(r.took, 2*briefLook) // more would be the waiting: the next look has an account
+	} else {
 		r.work = max(r.took-waitedForCPU(w.opts.Proc)+waited, r.took/100)
 	}
 	select {
