@@ -226,6 +226,9 @@ func (w *Watcher) pace() {
 	}
 }
 
+// paceLooks paces first what grows, which leaves a quarter to the others where
+// they need as much: layers that were just unpacked, all of whose files are
+// looked at, keep nobody from seeing what a log does.
 func (w *Watcher) paceLooks(share float64) {
 	purses := make(map[*track][]*place)
 	for p := range w.awake {
@@ -238,27 +241,44 @@ func (w *Watcher) paceLooks(share float64) {
 		}
 		purses[owner] = append(purses[owner], p)
 	}
-	all := make([][]*place, 0, len(purses))
+	var growing, others [][]*place
+	needed := 0.0
+	for _, places := range purses {
+		if slices.ContainsFunc(places, func(p *place) bool { return p.growing() || p.stirs() }) {
+			growing = append(growing, places)
+		} else {
+			others = append(others, places)
+			needed += costOf(places).Seconds() / w.opts.Interval.Seconds()
+		}
+	}
+	taken := w.pacePurses(growing, share-min(needed, share/4))
+	w.pacePurses(others, share-taken)
+}
+
+// pacePurses tells what share of a core they take.
+func (w *Watcher) pacePurses(purses [][]*place, share float64) (taken float64) {
 	costs := make([]time.Duration, 0, len(purses))
 	for _, places := range purses {
-		all, costs = append(all, places), append(costs, costOf(places))
+		costs = append(costs, costOf(places))
 	}
 	for i, interval := range pace(costs, w.opts.Interval, share) {
+		part := costs[i].Seconds() / interval.Seconds()
+		taken += part
 		if interval <= w.opts.Interval {
-			for _, p := range all[i] {
+			for _, p := range purses[i] {
 				p.pace(interval, w.opts.Interval)
 			}
 			continue
 		}
 		var each []time.Duration
-		for _, p := range all[i] {
+		for _, p := range purses[i] {
 			each = append(each, p.cost)
 		}
-		part := costs[i].Seconds() / interval.Seconds()
 		for j, interval := range pace(each, w.opts.Interval, part) {
-			all[i][j].pace(interval, w.opts.Interval)
+			purses[i][j].pace(interval, w.opts.Interval)
 		}
 	}
+	return taken
 }
 
 func costOf(places []*place) time.Duration {

@@ -87,13 +87,15 @@ func (p *place) accused() bool {
 
 // hear asks what happened since it was last asked, and wakes those places. It
 // costs nothing for all others. One that is awake and cheap is looked at twice as
-// often while it has events, so that a write is seen within about a second.
+// often while it has events, so that a write is seen within about a second; where
+// all together are not cheap, some are, for as much again at most.
 func (w *Watcher) hear(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.listener == nil {
 		return
 	}
+	hurry := int(w.opts.Share * float64(relist/briefLook))
 	until, err := w.listener.Woken(func(folder string) {
 		for _, part := range [...]Part{PartLayer, PartLogs, PartEmptyDir, PartVolume, partOrphan} {
 			p := w.places[placeID{part: part, folder: folder}]
@@ -104,7 +106,11 @@ func (w *Watcher) hear(now time.Time) {
 			switch {
 			case p.asleep:
 				w.rouse(p, now)
-			case p.interval <= w.opts.Interval && now.Sub(p.at) >= w.opts.Interval/2-w.together():
+			case now.Sub(p.at) < w.opts.Interval/2-w.together():
+			case p.interval <= w.opts.Interval:
+				w.hasten(p, now)
+			case p.cost < briefLook && hurry > 0:
+				hurry--
 				w.hasten(p, now)
 			}
 		}
