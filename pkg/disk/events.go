@@ -422,9 +422,9 @@ func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd 
 		l.tree.mount = fd
 	}
 	stale, dirty := e.take(l)
-	first := l.tree == nil
+	before := l.tree
 	switch {
-	case first || stale:
+	case before == nil || stale:
 		err = e.read(ctx, l, id, fd)
 		at = time.Now()
 	case at.After(l.check):
@@ -443,7 +443,7 @@ func (e *Events) followed(ctx context.Context, l *eventLayer, target Target, fd 
 	return Look{
 		Started: at, Usage: l.tree.usage, Device: l.tree.dev, Files: l.files, Folders: l.dirs,
 		Checked: l.tree.checked, Error: l.tree.wrong, Still: l.tree.still(),
-		Whole: first || l.tree.checked,
+		Whole: l.tree != before || l.tree.checked,
 	}, nil
 }
 

@@ -200,8 +200,11 @@ func (p *place) sample(at time.Time, u Usage, fs FilesystemUsage) {
 func (p *place) paid(work time.Duration) {
 	last := p.lastCost
 	p.lastCost = work
-	if last > 0 {
+	switch {
+	case last > 0:
 		work = min(work, last)
+	case p.known():
+		return // the first after a whole one, which says nothing of it
 	}
 	p.cost = smoothed(p.cost, work)
 }
