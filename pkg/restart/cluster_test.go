@@ -7,6 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/test/apiserver"
 )
@@ -19,10 +25,29 @@ type cluster struct{ *apiserver.Cluster }
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{apiserver.Start(t, apiserver.Controllers())}
+	c.Admin = asAgents(t, c.Config)
 	manifests := filepath.Join(apiserver.Root(t), "manifests")
 	c.Kubectl("apply", "-f", filepath.Join(manifests, "base/namespace.yaml"), "-f", filepath.Join(manifests, "base/fences.yaml"))
 	c.Kubectl("apply", "-n", "nodeagent", "-f", filepath.Join(manifests, "base/rbac.yaml"), "-f", filepath.Join(manifests, "overlays/launch/rbac.yaml"))
 	c.fenced(t)
+	return c
+}
+
+// asAgents is a client that knows of kinds what agents know: those of others, as
+// Argo's, before their definitions are there.
+func asAgents(t *testing.T, config *rest.Config) client.WithWatch {
+	t.Helper()
+	scheme, err := newScheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapper := newMapper().(*meta.DefaultRESTMapper)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: mapper, Log: logr.Discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
