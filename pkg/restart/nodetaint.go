@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -38,37 +37,29 @@ type Disk interface {
 //	 └──nothing near for taintCalm, and no─────┘
 //	    restart for this node's disk runs
 type NodeTaint struct {
-	client  client.Client
-	node    string
-	enabled bool
-	disk    Disk
-	events  *Events
-	metrics *Metrics
-	log     *slog.Logger
-	now     func() time.Time
-
+	enabled  bool
+	disk     Disk
 	patience time.Duration
 
-	mu       sync.Mutex
-	read     bool      // whether the node was
-	trouble  string    // the last look's error, which is logged once
-	unfenced time.Time // when it was last found to have no fence; zero: it has one, or was not asked
+	mu sync.Mutex
+	tainter
+	read bool // whether the node was
 	taintState
 }
+
+const notFenced = "The disk of this node fills, and new pods are not kept off it: it has no taint " + v1alpha1.TaintDiskFilling + ", " + unfencedWhy
 
 const (
 	// taintCalm is longer than it takes to be sure of a container that leaks
 	// since before the agent was started.
 	taintCalm     = 2 * time.Minute
-	taintLook     = 15 * time.Second
 	taintPatience = 5 * time.Second // a restart may wait for it
 )
 
 // NewNodeTaint makes the keeper of one node's taint. Where it is not enabled it
 // puts no taint on, and takes off one that was left.
 func NewNodeTaint(c client.Client, o Options, enabled bool, disk Disk, events *Events, m *Metrics, log *slog.Logger) *NodeTaint {
-	o = o.withDefaults()
-	return &NodeTaint{client: c, node: o.Node, enabled: enabled, disk: disk, events: events, metrics: m, log: log, now: o.Now, patience: taintPatience}
+	return &NodeTaint{tainter: newTainter(c, o, "Taint", events, m, log), enabled: enabled, disk: disk, patience: taintPatience}
 }
 
 // Run looks at the disk until ctx ends. At rest it costs the API server one
@@ -93,16 +84,7 @@ func (n *NodeTaint) Look(ctx context.Context) {
 	defer n.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, n.patience)
 	defer cancel()
-	err := n.look(bounded)
-	switch {
-	case err == nil || ctx.Err() != nil:
-		n.trouble = ""
-		return
-	case err.Error() != n.trouble:
-		n.log.Warn("taint of the node not looked after", "node", n.node, "error", err)
-	}
-	n.trouble = err.Error()
-	n.metrics.errors.WithLabelValues("Taint").Inc()
+	n.note(ctx, n.look(bounded), "taint of the node not looked after")
 }
 
 func (n *NodeTaint) look(ctx context.Context) error {
@@ -122,7 +104,7 @@ func (n *NodeTaint) look(ctx context.Context) error {
 	n.taintState, act = n.next(f, n.enabled, n.now())
 	switch act {
 	case putTaint:
-		if fenced, err := n.fenced(ctx); err != nil || !fenced {
+		if fenced, err := n.fenced(ctx, notFenced); err != nil || !fenced {
 			return err
 		}
 		return n.put(ctx, f)
@@ -181,39 +163,29 @@ func (n *NodeTaint) take(ctx context.Context) error {
 		"New pods are no longer kept off this node: its taint %s was taken off.", v1alpha1.TaintDiskFilling))
 }
 
-// write puts the taint on or takes it off and tells, unless that was done. Of
-// those who write a node at once one has to read it again.
+// write puts the taint on or takes it off and tells, unless that was done.
 func (n *NodeTaint) write(ctx context.Context, kind, reason, message string) error {
 	on := !n.on
-	var node *corev1.Node
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
-		if node, err = n.get(ctx); err != nil || tainted(node) == on {
-			return err
+	node, err := n.change(ctx, func(node *corev1.Node) ([]corev1.Taint, bool) {
+		if tainted(node) == on {
+			return nil, false
 		}
-		after := node.DeepCopy()
-		if after.Spec.Taints = slices.DeleteFunc(after.Spec.Taints, ours); on {
-			after.Spec.Taints = append(after.Spec.Taints, corev1.Taint{
+		taints := slices.DeleteFunc(node.Spec.Taints, ours)
+		if on {
+			taints = append(taints, corev1.Taint{
 				Key: v1alpha1.TaintDiskFilling, Effect: corev1.TaintEffectPreferNoSchedule, TimeAdded: new(metav1.NewTime(n.now())),
 			})
 		}
-		return n.client.Patch(ctx, after, client.MergeFromWithOptions(node, client.MergeFromWithOptimisticLock{}))
+		return taints, true
 	})
 	if err != nil {
-		return fmt.Errorf("cannot change the taints of node %s: %w", n.node, err)
+		return err
 	}
 	n.set(on)
 	if tainted(node) != on { // as it was read
 		n.tell(ctx, node, kind, reason, message)
 	}
 	return nil
-}
-
-func (n *NodeTaint) get(ctx context.Context) (*corev1.Node, error) {
-	var node corev1.Node
-	if err := n.client.Get(ctx, client.ObjectKey{Name: n.node}, &node); err != nil {
-		return nil, fmt.Errorf("cannot read node %s: %w", n.node, err)
-	}
-	return &node, nil
 }
 
 // set says what the taint is in the API now.
@@ -238,18 +210,6 @@ func (n *NodeTaint) serves(ctx context.Context) (bool, error) {
 	return slices.ContainsFunc(all.Items, func(r v1alpha1.Restart) bool {
 		return r.Spec.Reason == v1alpha1.ReasonDiskFill && active(&r) && !fresh(&r) && !queued(&r)
 	}), nil
-}
-
-func (n *NodeTaint) tell(ctx context.Context, node *corev1.Node, kind, reason, message string) {
-	level := slog.LevelInfo
-	if kind == corev1.EventTypeWarning {
-		level = slog.LevelWarn
-	}
-	n.log.Log(ctx, level, "node "+reason, "node", n.node, "message", message)
-	n.events.tell(ctx, event{
-		about: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
-		kind:  kind, reason: reason, message: message, once: n.now().UTC().Format(time.RFC3339Nano),
-	})
 }
 
 func ours(t corev1.Taint) bool {
