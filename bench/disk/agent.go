@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,35 +22,32 @@ import (
 const agentReady = 2 * time.Minute
 
 // agent is the real agent as a process.
-type agent struct {
-	cmd    *exec.Cmd
-	listen string
-}
+type agent struct{ cmd *exec.Cmd }
 
 const agentConfig = `apiVersion: nodeagent.dev/v1alpha1
 kind: Config
 node: bench
-listen: %[2]s
+listen: ` + listen + `
 socket: %[1]s/agent.sock
 containerd: {socket: %[1]s/c.sock}
-disk: {method: %[3]s}
+disk: {method: %[2]s}
 `
+
+// listen is where the agent serves. The cell's network is its own, so nobody else
+// has the port.
+const listen = "127.0.0.1:9456"
 
 // startAgent returns once every layer was looked at.
 func (g *ground) startAgent(ctx context.Context) (*agent, error) {
-	listen, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
 	config := g.file("agent.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, agentConfig, g.cell, listen, cmp.Or(g.method, "auto")), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, agentConfig, g.cell, cmp.Or(g.method, "auto")), 0o600); err != nil {
 		return nil, fmt.Errorf("cannot configure the agent: %w", err)
 	}
 	program, err := filepath.Abs(g.agent)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the agent: %w", err)
 	}
-	a := &agent{cmd: exec.CommandContext(ctx, program, "run", "--standalone", "--config", config), listen: listen}
+	a := &agent{cmd: exec.CommandContext(ctx, program, "run", "--standalone", "--config", config)}
 	if err := g.start(a.cmd, "agent.log"); err != nil {
 		return nil, err
 	}
@@ -71,14 +67,6 @@ func (g *ground) startAgent(ctx context.Context) (*agent, error) {
 	}
 }
 
-func freeAddress(ctx context.Context) (string, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("cannot find a port for the agent: %w", err)
-	}
-	return l.Addr().String(), l.Close()
-}
-
 func (a *agent) pid() int { return a.cmd.Process.Pid }
 
 func (a *agent) stop() error {
@@ -92,7 +80,7 @@ func (a *agent) stop() error {
 }
 
 func (a *agent) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.listen+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the agent: %w", err)
 	}

@@ -23,7 +23,7 @@ const (
 	// cellGrace is how long a cell may take to end when it was asked to.
 	cellGrace = 10 * time.Second
 	// freeing is how long the kernel may take to let go of a cell's disk.
-	freeing = 30 * time.Second
+	freeing = 5 * time.Minute
 )
 
 // runCell plays one load in a cell and leaves nothing of it.
@@ -45,7 +45,7 @@ func runCell(ctx context.Context, o options, name string) (rows []report.Row, er
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = cellGrace
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	if err := cmd.Run(); err != nil {
@@ -54,8 +54,8 @@ func runCell(ctx context.Context, o options, name string) (rows []report.Row, er
 	return report.Read(filepath.Join(cell, "rows.json"))
 }
 
-// enterCell makes mounts of this process its own, with an empty /run, and lets
-// /proc show the cell's processes.
+// enterCell makes mounts of this process its own, with an empty /run, lets /proc
+// show the cell's processes, and wakes the loopback of the cell's network.
 func enterCell() error {
 	if os.Getpid() != 1 {
 		return errors.New("cannot enter the cell: this is not its first process")
@@ -71,7 +71,24 @@ func enterCell() error {
 	if err := unix.Mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("cannot mount the cell's run: %w", err)
 	}
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("cannot use the cell's network: %w", err)
+	}
 	return nil
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
 // removeCell takes away what the kernel does not, once all of the cell's

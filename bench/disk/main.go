@@ -1,9 +1,9 @@
 // Command disk measures what watching disks costs, and how right and how early
 // it is, beside containerd's own figures, GNU du and gdu, in one run.
 //
-// Each load has a cell of its own: a process and mount namespace with an ext4
-// file system on a loop device and a real containerd whose containers are real
-// overlayfs snapshots. The agent is the real program. When a cell's first
+// Each load has a cell of its own: a process, mount and network namespace with
+// an ext4 file system on a loop device and a real containerd whose containers are
+// real overlayfs snapshots. The agent is the real program. When a cell's first
 // process ends, however it ends, the kernel ends all others of it and takes the
 // mounts and the loop device away; only empty cgroups and a folder are left for
 // the process outside to remove.

@@ -71,12 +71,20 @@ func (b *bench) first(ctx context.Context) (time.Duration, error) {
 	return took, task.Forget(ctx)
 }
 
+// settle is how long the machine is left alone between two launches, so that what
+// one leaves to be done, such as our next keeper's start, is not in the other's
+// time.
+const settle = 50 * time.Millisecond
+
 // warm launches each in turn, so that the machine's moods meet all of them.
 func (b *bench) warm(ctx context.Context, rounds int) ([]report.Row, error) {
 	b.leaveOut(ctx)
 	took := map[string][]time.Duration{}
 	b.phases = map[string][]time.Duration{}
 	for i := range rounds {
+		if err := wait(ctx, settle); err != nil {
+			return nil, err
+		}
 		d, err := b.first(ctx)
 		if err != nil {
 			return nil, err
@@ -87,6 +95,9 @@ func (b *bench) warm(ctx context.Context, rounds int) ([]report.Row, error) {
 			if i%p.every != 0 {
 				continue
 			}
+			if err := wait(ctx, settle); err != nil {
+				return nil, err
+			}
 			d, err := p.first(ctx, fmt.Sprintf("bench-%d-%d", os.Getpid(), i))
 			if err != nil {
 				return nil, fmt.Errorf("cannot measure %s: %w", p.name, err)
@@ -94,7 +105,7 @@ func (b *bench) warm(ctx context.Context, rounds int) ([]report.Row, error) {
 			took[p.name] = append(took[p.name], d)
 		}
 	}
-	for _, name := range []string{"prepare", "cgroup", "keeper", "boot", "view", "exec", "tell", "all"} {
+	for _, name := range []string{"prepare", "cgroup", "boot", "view", "exec", "tell", "all"} {
 		fmt.Printf("phase %-10s p10 %6.2f ms  p50 %6.2f ms  p99 %6.2f ms\n", name, ms(percentile(b.phases[name], 10)), ms(percentile(b.phases[name], 50)), ms(percentile(b.phases[name], 99)))
 	}
 	p50, p99 := ms(percentile(took["nodeagent"], 50)), ms(percentile(took["nodeagent"], 99))
@@ -199,13 +210,14 @@ func (b *bench) resident(ctx context.Context, n int, calm, idle time.Duration) (
 	if err := wait(ctx, calm); err != nil {
 		return nil, err
 	}
-	share, err := idleShare(ctx, append(keepers, os.Getpid()), idle)
+	own, share, err := idleShares(ctx, os.Getpid(), keepers, idle)
 	if err != nil {
 		return nil, err
 	}
 	rows := []report.Row{
 		report.Alone("resident per task: the keeper's RSS", "MiB", rss).AtMost(3),
 		report.Alone("resident per task: the keeper's PSS, its program's pages shared among all", "MiB", pss).AtMost(3),
+		report.Alone(fmt.Sprintf("launcher, idle, %d running", n), "% of a core", own).Promise("< 1% of a core", own < 1),
 		report.Alone(fmt.Sprintf("launcher and all keepers together, idle, %d running", n), "% of a core", share).Promise("< 1% of a core", share < 1),
 	}
 	// Of all tasks only 100 are attached to: the target's number.
@@ -271,38 +283,43 @@ func memoryOf(pids []int) (rss, pss float64, err error) {
 	return rss / n, pss / n, nil
 }
 
-// idleShare is the processes' CPU use while nothing happens, in percent of one
-// core.
-func idleShare(ctx context.Context, pids []int, span time.Duration) (float64, error) {
-	used := func() (sum time.Duration, err error) {
-		for _, pid := range pids {
-			raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
-			if err != nil {
-				return 0, err
-			}
-			n, err := strconv.ParseInt(strings.Fields(string(raw))[0], 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += time.Duration(n)
-			stat, err := threads(pid)
-			if err != nil {
-				return 0, err
-			}
-			sum += stat - time.Duration(n)
-		}
-		return sum, nil
-	}
-	before, err := used()
+// idleShares is the CPU use of one process, and of it and the others together,
+// while nothing happens, in percent of one core. The one may be who measures: to
+// read what hundreds of others have used costs more than all of them rest, and is
+// done outside of its time.
+func idleShares(ctx context.Context, one int, others []int, span time.Duration) (own, all float64, err error) {
+	before, err := usedBy(others...)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
+	}
+	ownBefore, err := usedBy(one)
+	if err != nil {
+		return 0, 0, err
 	}
 	begun := time.Now()
 	if err := wait(ctx, span); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	after, err := used()
-	return 100 * float64(after-before) / float64(time.Since(begun)), err
+	took := time.Since(begun)
+	ownAfter, err := usedBy(one)
+	if err != nil {
+		return 0, 0, err
+	}
+	after, err := usedBy(others...)
+	share := func(d time.Duration) float64 { return 100 * float64(d) / float64(took) }
+	return share(ownAfter - ownBefore), share(ownAfter - ownBefore + after - before), err
+}
+
+// usedBy is the CPU time of all threads of the processes.
+func usedBy(pids ...int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		d, err := threads(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += d
+	}
+	return sum, nil
 }
 
 func wait(ctx context.Context, span time.Duration) error {
@@ -331,12 +348,13 @@ func threads(pid int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
+// percentile is by nearest rank: the 99th of a hundred is the second largest.
 func percentile(all []time.Duration, p int) time.Duration {
 	if len(all) == 0 {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(all))
-	return sorted[min(len(sorted)*p/100, len(sorted)-1)]
+	return sorted[max((len(sorted)*p+99)/100, 1)-1]
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

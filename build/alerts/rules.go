@@ -47,12 +47,12 @@ func diskRules() []Rule {
 		// verdict at another level than it enters it.
 		Name: "NodeagentOffender", Severity: Warning,
 		When:    "a container is judged to fill a disk or its own limit",
-		Summary: "The " + workload + " on node " + node + " fills the disk.",
+		Summary: "The " + workload + " on node " + node + ` {{ if eq $labels.resource "inodes" }}uses up the disk's inodes{{ else }}fills the disk{{ end }}.`,
 		Description: "At its rate the first bound (the file system's reserve, its own ephemeral-storage limit or its pod's) is reached " + soon + ". " +
 			"The agent restarts the workload unless the mode is observe, the namespace is excluded or the restart is refused; " +
-			"the Restart and the Event on the pod name the file that grows.",
+			"the Restart and the Event on the pod name what grows.",
 		Expr: owned(`min without (bound) (nodeagent_container_disk_full_seconds)
-  and nodeagent_container_offender == 1`),
+  and ignoring (resource) nodeagent_container_offender == 1`),
 	}, {
 		Name: "NodeagentDiskFullSoon", Severity: Critical, For: time.Minute,
 		When:    "a file system reaches its reserve within 15 minutes",
@@ -142,7 +142,7 @@ func agentRules() []Rule {
 	}, {
 		Name: "NodeagentFiguresStale", Severity: Warning, For: 5 * time.Minute,
 		When:        "disk figures of a node's containers are older than 15 minutes",
-		Summary:     "Node " + node + " has not measured {{ $value | humanize }} of its containers for 15 minutes or more.",
+		Summary:     "Node " + node + " has not measured the part {{ $labels.part }} of {{ $value | humanize }} of its containers for 15 minutes or more.",
 		Description: "The last good figures are still told, and are not to be trusted. An offender among these containers goes unseen.",
 		Expr: `count without (namespace, pod, container, uid, method) (
   nodeagent_disk_measure_age_seconds > 15 * 60

@@ -80,7 +80,7 @@ func containers() []panel {
 	return []panel{
 		row("Containers"),
 		list("Offenders", "Judged to fill a disk or their own limit.", 12, false, byContainer,
-			column{"full in", "s", `min by (instance, namespace, pod, container) (min without (bound) (nodeagent_container_disk_full_seconds{instance=~"$instance",namespace=~"$namespace"}) and nodeagent_container_offender == 1)`},
+			column{"full in", "s", `min by (instance, namespace, pod, container) (min without (bound, resource) (nodeagent_container_disk_full_seconds{instance=~"$instance",namespace=~"$namespace"}) and nodeagent_container_offender == 1)`},
 			column{"bytes", "bytes", `sum by (instance, namespace, pod, container) (sum without (part) (nodeagent_container_disk_bytes{instance=~"$instance",namespace=~"$namespace"}) and nodeagent_container_offender == 1)`},
 			column{"growth", "Bps", `sum by (instance, namespace, pod, container) (nodeagent_container_disk_growth_bytes_per_second{instance=~"$instance",namespace=~"$namespace"} and nodeagent_container_offender == 1)`}),
 		list("Largest", "What containers hold now, in all parts.", 12, true, byContainer,

@@ -31,7 +31,11 @@ func cases(root string) ([]byte, error) {
 	out := bytes.NewBuffer(bytes.Clone(before))
 	out.WriteString(casesBegin + "| kind | situation | what happens | clients see | played by |\n|---|---|---|---|---|\n")
 	for _, c := range restart.Cases() {
-		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", c.Kind, c.Situation, c.Happens, c.Clients, strings.Join(slices.Concat(c.Stories, c.Lab), ", "))
+		played := strings.Join(slices.Concat(c.Stories, c.Lab), ", ")
+		if c.NotOnLab != "" {
+			played += " (not on the cluster: " + c.NotOnLab + ")"
+		}
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", c.Kind, c.Situation, c.Happens, c.Clients, played)
 	}
 	out.WriteString(casesEnd)
 	out.Write(after)

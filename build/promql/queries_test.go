@@ -105,6 +105,69 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
+// TestRuleTests: the alerts' tests play series as agents expose them, with all
+// of their labels. Else they would go on passing for what never comes.
+func TestRuleTests(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(root, "manifests/alerts/tests/*.yaml"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no tests of alerts: %v", err)
+	}
+	known := metrics(t)
+	for _, path := range paths {
+		var tests struct {
+			Tests []struct {
+				Name   string
+				Series []struct{ Series string } `json:"input_series"`
+			}
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(text, &tests); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		for _, c := range tests.Tests {
+			if len(c.Series) == 0 {
+				t.Errorf("%s, %s: no series is played", path, c.Name)
+			}
+			for _, s := range c.Series {
+				for _, p := range known.played(s.Series) {
+					t.Errorf("%s, %s: %s: %s", filepath.Base(path), c.Name, p, s.Series)
+				}
+			}
+		}
+	}
+}
+
+// TestPlayedFinds: likewise.
+func TestPlayedFinds(t *testing.T) {
+	const pod, target = `namespace="shop",pod="web-0",container="app",uid="u-1"`, `,job="nodeagent",instance="10.0.0.7:9456"`
+	known := metrics(t)
+	for _, series := range []string{
+		`nodeagent_no_such_metric{job="nodeagent",instance="10.0.0.7:9456"}`,
+		`nodeagent_disk_measure_age_seconds{` + pod + `,method="walk"` + target + `}`,
+		`nodeagent_disk_measure_age_seconds{` + pod + `,part="layer",method="walk",owner="web"` + target + `}`,
+		`nodeagent_container_offender{` + pod + `}`,
+		`nodeagent_container_offender{container="app"` + target + `}`,
+		`nodeagent_container_offender{namespace="shop",container="moby/4f3c"` + target + `}`,
+		`nodeagent_container_offender`,
+		`nodeagent_container_offender{`,
+	} {
+		if problems := known.played(series); len(problems) == 0 {
+			t.Errorf("nothing is wrong with %s", series)
+		}
+	}
+	for _, series := range []string{
+		`nodeagent_disk_measure_age_seconds{` + pod + `,part="layer",method="walk"` + target + `,node="node-3"}`,
+		`nodeagent_container_offender{container="moby/4f3c"` + target + `}`,
+	} {
+		if problems := known.played(series); len(problems) != 0 {
+			t.Errorf("%s: %v", series, problems)
+		}
+	}
+}
+
 // metric is a row of docs/metrics.md.
 type metric struct {
 	kind   string
@@ -181,6 +244,40 @@ func (k table) problems(expr string) []string {
 		}
 		return nil
 	})
+	return found
+}
+
+// played tells what a series of a test has that no agent exposes, and what it
+// lacks. Outside Kubernetes the labels of the pod are empty, which is to have
+// none, and the container's name has a slash.
+func (k table) played(series string) []string {
+	have, err := parser.NewParser(parser.Options{}).ParseMetric(series)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	m, ok := k[have.Get("__name__")]
+	if !ok {
+		return []string{"no metric " + have.Get("__name__")}
+	}
+	want := map[string]bool{"job": true, "instance": true}
+	maps.Copy(want, m.labels)
+	if strings.Contains(have.Get("container"), "/") {
+		for _, l := range []string{"namespace", "pod", "uid"} {
+			delete(want, l)
+		}
+	}
+	var found []string
+	for l, value := range have.Map() {
+		if l != "__name__" && l != "node" && !want[l] {
+			found = append(found, "it has no label "+l)
+		}
+		if value != "" {
+			delete(want, l)
+		}
+	}
+	for l := range want {
+		found = append(found, "it lacks the label "+l)
+	}
 	return found
 }
 

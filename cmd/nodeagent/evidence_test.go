@@ -30,7 +30,7 @@ func TestEvidenceOfManySmallFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !strings.Contains(v.Message, "/ in many-small-writers/app holds ") || !strings.Contains(v.Message, " files and gets ") ||
+	if !strings.Contains(v.Message, "/ in many-small-writers/app holds ") || !strings.Contains(v.Message, " MiB) and gets ") ||
 		!strings.Contains(v.Message, "is out of inodes in ") {
 		t.Errorf("message %q", v.Message)
 	}

@@ -33,7 +33,7 @@ func TestExposition(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What a look finds, and what is made of it, is told one after the other.
-	for deadline := time.Now().Add(patience / 2); !*update && normalised(text) != string(want) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !*update && normalised(text) != string(want) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		_, text = a.get("/metrics")
 	}
 
@@ -62,7 +62,8 @@ func TestExposition(t *testing.T) {
 	listed(t, text)
 }
 
-// grow appends to a file until the test ends, 64 MiB at most.
+// grow appends to a file until the test ends, which it does long before there are
+// 300 MiB.
 func grow(t *testing.T, path string) {
 	t.Helper()
 	write(t, path, 1<<20)
@@ -72,7 +73,7 @@ func grow(t *testing.T, path string) {
 		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 		pause := time.NewTicker(200 * time.Millisecond)
 		defer pause.Stop()
-		for range 640 {
+		for range 3000 {
 			if err != nil {
 				break
 			}

@@ -28,9 +28,9 @@ type reserves struct {
 	source        string
 }
 
-// chooseReserves takes the setting, or, without one, what this node's kubelet
-// evicts at. It is read once: the kubelet too reads it only when it starts.
-// layers tells in which folder containerd keeps its layers.
+// chooseReserves takes what this node's kubelet evicts at, and for bytes the
+// setting where there is one. It is read once: the kubelet too reads it only when
+// it starts. layers tells in which folder containerd keeps its layers.
 //
 // Most nodes have one file system for the kubelet's folder (nodefs) and the
 // layers (imagefs), and the kubelet evicts at the first threshold that is
@@ -38,23 +38,27 @@ type reserves struct {
 // careful of both wants.
 func chooseReserves(cfg *v1alpha1.Config, layers func() string) reserves {
 	defaults := disk.DefaultPolicy()
-	out := reserves{bytes: defaults.Reserve, inodes: defaults.InodeReserve, source: "disk.reserve in the configuration"}
-	if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet {
-		out.bytes = parseReserve(cfg.Disk.Reserve)
-		return out
+	out := reserves{bytes: defaults.Reserve, inodes: defaults.InodeReserve}
+	set := cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet
+	from := ""
+	if set {
+		out.bytes, from = parseReserve(cfg.Disk.Reserve), "disk.reserve in the configuration; for inodes "
 	}
 	k, err := kubeletEviction(filepath.Join(cfg.HostRoot, "proc"), cfg.Node)
 	if err != nil {
-		out.source = fmt.Sprintf("the kubelet's default, as %v", err)
+		out.source = fmt.Sprintf("%sthe kubelet's default, as %v", from, err)
 		return out
 	}
 	nodefs, imagefs := k.reserves("nodefs"), k.reserves("imagefs")
+	if set {
+		nodefs.Bytes, imagefs.Bytes = out.bytes, out.bytes
+	}
 	both := disk.Reserves{Bytes: larger(nodefs.Bytes, imagefs.Bytes), Inodes: larger(nodefs.Inodes, imagefs.Inodes)}
-	if both.Bytes == (disk.Reserve{}) {
+	if !set && both.Bytes == (disk.Reserve{}) {
 		out.source = "the kubelet's default, as this kubelet evicts for no full disk"
 		return out
 	}
-	out.bytes, out.inodes, out.source = both.Bytes, cmp.Or(both.Inodes, out.inodes), k.source()
+	out.bytes, out.inodes, out.source = both.Bytes, cmp.Or(both.Inodes, out.inodes), from+k.source()
 	if nodefs != imagefs {
 		if out.own, err = ownReserves(cfg.HostRoot, k.root, layers(), out.or(nodefs), out.or(imagefs)); err != nil {
 			out.source += fmt.Sprintf("; the same on every file system, as %v", err)
@@ -115,8 +119,11 @@ func layersIn(roots map[string]string) string {
 func (r reserves) text() string {
 	var s strings.Builder
 	s.WriteString(reserveText(r.bytes))
-	for _, mount := range slices.Sorted(maps.Keys(r.own)) {
-		fmt.Fprintf(&s, ", on %s %s", mount, reserveText(r.own[mount].Bytes))
+	mounts := slices.Sorted(maps.Keys(r.own))
+	if slices.ContainsFunc(mounts, func(mount string) bool { return r.own[mount].Bytes != r.bytes }) {
+		for _, mount := range mounts {
+			fmt.Fprintf(&s, ", on %s %s", mount, reserveText(r.own[mount].Bytes))
+		}
 	}
 	return fmt.Sprintf("%s (%s)", s.String(), r.source)
 }

@@ -28,6 +28,14 @@ func TestChooseReserves(t *testing.T) {
 			"the setting wins", "20Gi", files{"7/cmdline": kubelet("--eviction-hard=nodefs.available<3%")},
 			disk.Reserve{Amount: 20 << 30}, disk.Reserve{Percent: 5}, "disk.reserve",
 		},
+		{
+			"it is of bytes alone", "20Gi", files{"7/cmdline": kubelet("--eviction-hard=nodefs.available<3%,nodefs.inodesFree<1%,imagefs.inodesFree<1%")},
+			disk.Reserve{Amount: 20 << 30}, disk.Reserve{Percent: 1}, "20.0 GiB (disk.reserve in the configuration; for inodes evictionHard of this node's kubelet)",
+		},
+		{
+			"and there is no kubelet", "25%", files{"7/cmdline": "sleep\x0099\x00"},
+			disk.Reserve{Percent: 25}, disk.Reserve{Percent: 5}, "25% (disk.reserve in the configuration; for inodes the kubelet's default, as no process called kubelet is seen)",
+		},
 		{"no kubelet", "", files{"7/cmdline": "sleep\x0099\x00"}, disk.Reserve{Percent: 15}, disk.Reserve{Percent: 5}, "no process called kubelet"},
 		{
 			"its flag", "", files{"7/cmdline": kubelet("--eviction-hard", "memory.available<1Gi,nodefs.available<3%,imagefs.available<2%,nodefs.inodesFree<1%")},
@@ -163,5 +171,20 @@ func TestReservesOfTwoFilesystems(t *testing.T) {
 	}
 	if text := got.text(); text != "20%, on / 10%, on /data/layers 20% (evictionHard of this node's kubelet)" {
 		t.Errorf("told as %q", text)
+	}
+
+	line = "kubelet\x00--root-dir=/kubelet\x00--eviction-hard=nodefs.inodesFree<3%,imagefs.inodesFree<8%\x00"
+	if err := os.WriteFile(filepath.Join(cfg.HostRoot, "proc/7/cmdline"), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Disk.Reserve = "20Gi"
+	got = choose()
+	set := disk.Reserve{Amount: 20 << 30}
+	want = map[string]disk.Reserves{
+		"/":            {Bytes: set, Inodes: disk.Reserve{Percent: 3}},
+		"/data/layers": {Bytes: set, Inodes: disk.Reserve{Percent: 8}},
+	}
+	if !maps.Equal(got.own, want) || got.bytes != set || !strings.HasPrefix(got.text(), "20.0 GiB (disk.reserve") {
+		t.Errorf("with a setting for bytes: %+v, want %+v, told as %q", got, want, got.text())
 	}
 }

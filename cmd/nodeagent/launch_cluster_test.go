@@ -42,9 +42,7 @@ type api struct {
 
 func startAPIServer(t *testing.T, controllers ...string) *api {
 	t.Helper()
-	a := &api{Cluster: apiserver.Start(t, controllers), t: t}
-	a.Kubectl("wait", "--for=condition=Established", "crd/binaries.nodeagent.dev", "crd/binaryinstances.nodeagent.dev", "--timeout=60s")
-	return a
+	return &api{Cluster: apiserver.Start(t, controllers), t: t}
 }
 
 // try runs kubectl with text on its standard input.
@@ -70,8 +68,11 @@ func (a *api) get(what, path string) string {
 	return strings.TrimSpace(out)
 }
 
-func (a *api) eventually(within time.Duration, what string, so func() bool) {
+// eventually waits longer than it takes until another agent leads, where the one
+// that did could not say on a busy machine that it ends: a minute and a half.
+func (a *api) eventually(what string, so func() bool) {
 	a.t.Helper()
+	const within = 3 * time.Minute
 	for deadline := time.Now().Add(within); !so(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			instances, _ := a.try("", "get", "binaries,binaryinstances", "-o", "wide")
@@ -272,7 +273,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	}
 	update := "  update: {deadline: 60s}\n  roles: [\"*\"]"
 	a.do(sleeper(url, digest, "one", update), "apply", "-f", "-")
-	a.eventually(time.Minute, "both nodes run it", func() bool {
+	a.eventually("both nodes run it", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 	a.wantTables(url)
@@ -286,7 +287,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 
 	// An update: the node without an agent holds it up, as one that is down.
 	a.do(sleeper(url, digest, "two", update), "apply", "-f", "-")
-	a.eventually(90*time.Second, "a leader has admitted one node", func() bool { return a.get("binary/sleeper", "{.status.admitted}") == `["node-a"]` })
+	a.eventually("a leader has admitted one node", func() bool { return a.get("binary/sleeper", "{.status.admitted}") == `["node-a"]` })
 	if running := a.get("binaryinstance/sleeper.node-b", "{.status.runningGeneration}"); running != "1" {
 		t.Errorf("node-b runs generation %s before node-a has changed", running)
 	}
@@ -294,14 +295,14 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 		t.Errorf("pid %s, was %s", now, pid)
 	}
 	begin("node-a")
-	a.eventually(60*time.Second, "both nodes run the second", func() bool {
+	a.eventually("both nodes run the second", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 
 	// One that does not turn ready is taken back on the first node, and the
 	// second never sees it.
 	a.do(sleeper(url, digest, "bad", strings.Replace(update, "60s", "3s", 1)), "apply", "-f", "-")
-	a.eventually(60*time.Second, "the update is halted", func() bool {
+	a.eventually("the update is halted", func() bool {
 		return strings.HasPrefix(a.table("binaries", "-o", "wide")[0]["MESSAGE"], "halted at 0 of 2 nodes: on node-")
 	})
 	if up := a.get("binary/sleeper", "{.status.up}"); up != "2" {
@@ -315,45 +316,45 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	// Only public nodes: it ends on both, and comes where the label does. The
 	// taint that has to be there first keeps pods off, and no task.
 	a.do(sleeper(url, digest, "three", "  roles: [public]"), "apply", "-f", "-")
-	a.eventually(time.Minute, "no node runs it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually("no node runs it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	if out, err := a.try("", "label", "node", "node-b", "nodeagent.dev/role=public"); err == nil || !strings.Contains(out, "needs its taint first") {
 		t.Errorf("a node is public without its taint: %s", out)
 	}
 	a.do("", "taint", "node", "node-b", "nodeagent.dev/role=public:NoExecute")
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role=public")
-	a.eventually(time.Minute, "node-b runs it", func() bool {
+	a.eventually("node-b runs it", func() bool {
 		return a.get("binaryinstances", "{.items[*].metadata.name}{.items[*].status.state}") == "sleeper.node-bHealthy"
 	})
 	a.do("", "label", "node", "node-b", "nodeagent.dev/role-")
-	a.eventually(time.Minute, "node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually("node-b ends it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	if taints := a.get("node/node-b", "{.spec.taints[*].effect}"); taints != "NoExecute" {
 		t.Errorf("taints of node-b: %q; a person's stays alone", taints)
 	}
 	// Where nobody asks for the taint first, the node's agent puts it on.
 	a.do("", "delete", "validatingadmissionpolicybinding", "nodeagent-public-nodes")
-	a.eventually(time.Minute, "node-a may be public", func() bool {
+	a.eventually("node-a may be public", func() bool {
 		_, err := a.try("", "label", "node", "node-a", "nodeagent.dev/role=public")
 		return err == nil
 	})
-	a.eventually(time.Minute, "node-a runs it, and is tainted", func() bool {
+	a.eventually("node-a runs it, and is tainted", func() bool {
 		return a.get("binaryinstances", "{.items[*].metadata.name}{.items[*].status.state}") == "sleeper.node-aHealthy" &&
 			a.get("node/node-a", "{.spec.taints[*].key}={.spec.taints[*].value}:{.spec.taints[*].effect}") == "nodeagent.dev/role=public:NoSchedule"
 	})
 	a.do("", "label", "node", "node-a", "nodeagent.dev/role-")
-	a.eventually(time.Minute, "node-a ends it, and has no taint", func() bool {
+	a.eventually("node-a ends it, and has no taint", func() bool {
 		return a.get("binaryinstances", "{.items[*].metadata.name}") == "" && a.get("node/node-a", "{.spec.taints}") == ""
 	})
 
 	// A Node object that is made anew: the same process, reported again.
 	a.do(sleeper(url, digest, "four", update), "apply", "-f", "-")
-	a.eventually(60*time.Second, "both nodes run the fourth", func() bool {
+	a.eventually("both nodes run the fourth", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 	pid = a.get("binaryinstance/sleeper.node-b", "{.status.pid}")
 	a.do("", "delete", "node", "node-b")
-	a.eventually(time.Minute, "its instance goes with it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "sleeper.node-a" })
+	a.eventually("its instance goes with it", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "sleeper.node-a" })
 	makeNode("node-b")
-	a.eventually(time.Minute, "its instance comes with it", func() bool { return a.get("binaryinstance/sleeper.node-b", "{.status.state}") == "Healthy" })
+	a.eventually("its instance comes with it", func() bool { return a.get("binaryinstance/sleeper.node-b", "{.status.state}") == "Healthy" })
 	if now := a.get("binaryinstance/sleeper.node-b", "{.status.pid}"); now != pid {
 		t.Errorf("pid %s, was %s", now, pid)
 	}
@@ -363,7 +364,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	nodes["node-b"].kill()
 	a.do("", "delete", "node", "node-b")
 	a.do(sleeper(url, digest, "five", update), "apply", "-f", "-")
-	a.eventually(2*time.Minute, "the node that is left runs the fifth, and nobody waits for the other", func() bool {
+	a.eventually("the node that is left runs the fifth, and nobody waits for the other", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated} {.status.message}") == "1 1 1"
 	})
 	if left := a.get("binaryinstances", "{.items[*].metadata.name}"); left != "sleeper.node-a" {
@@ -371,12 +372,12 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 	}
 	makeNode("node-b")
 	begin("node-b")
-	a.eventually(60*time.Second, "it is back and counts", func() bool {
+	a.eventually("it is back and counts", func() bool {
 		return a.get("binary/sleeper", "{.status.nodes} {.status.up} {.status.updated}") == "2 2 2"
 	})
 
 	a.do("", "delete", "binary", "sleeper")
-	a.eventually(time.Minute, "no instance is left", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
+	a.eventually("no instance is left", func() bool { return a.get("binaryinstances", "{.items[*].metadata.name}") == "" })
 	for name, n := range nodes {
 		// An instance goes when nothing is left on its node, not before.
 		if left := n.parts.supervisor.Instances(); len(left) > 0 {
@@ -386,7 +387,7 @@ func TestLaunchOnTwoNodes(t *testing.T) {
 		for _, folder := range []string{"sandboxes", "units", "state/tasks", "store/leases"} {
 			left, _ := os.ReadDir(filepath.Join(roots[name], folder))
 			for _, f := range left {
-				if f.Name() == "@etc" { // all tasks' common files, the launcher's own
+				if f.Name() == "@etc" || f.Name() == "@view" { // all tasks' common folders, the launcher's own
 					continue
 				}
 				t.Errorf("%s: left in %s: %s", name, folder, f.Name())
@@ -427,7 +428,8 @@ func (a *api) wantDeposedRefused(kubeconfig string) {
 // wantTables: what kubectl get prints of a Binary that is up on both nodes.
 func (a *api) wantTables(url string) {
 	a.t.Helper()
-	short := map[string]string{"NAME": "sleeper", "NODES": "2", "UP": "2", "UPDATED": "2", "ROLES": `\["\*"\]`, "AGE": `\d+s`}
+	const age = `\d+s|\d+m(\d+s)?` // of a busy machine
+	short := map[string]string{"NAME": "sleeper", "NODES": "2", "UP": "2", "UPDATED": "2", "ROLES": `\["\*"\]`, "AGE": age}
 	wantRow(a.t, a.table("binaries")[0], short)
 	wide := map[string]string{"PROFILE": "isolated", "URL": regexp.QuoteMeta(url), "MESSAGE": ""}
 	for column, pattern := range short {
@@ -440,7 +442,7 @@ func (a *api) wantTables(url string) {
 	}
 	for i, node := range []string{"node-a", "node-b"} {
 		short := map[string]string{
-			"NAME": `sleeper\.` + node, "BINARY": "sleeper", "NODE": node, "STATE": "Healthy", "PORTS": `http=31\d{3}`, "RESTARTS": "0", "SINCE": `\d+s`,
+			"NAME": `sleeper\.` + node, "BINARY": "sleeper", "NODE": node, "STATE": "Healthy", "PORTS": `http=31\d{3}`, "RESTARTS": "0", "SINCE": age,
 		}
 		wantRow(a.t, rows[i], short)
 		short["PID"], short["DIGEST"], short["MESSAGE"] = a.get("binaryinstance/sleeper."+node, "{.status.pid}"), "sha256:[0-9a-f]{64}", ""

@@ -154,22 +154,29 @@ func sha256Of(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// slowly sends content piece by piece until enough is closed, waits until go is,
-// and sends the rest.
-func slowly(content []byte, enough, goOn <-chan struct{}) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
+// slowly sends half of content at once, of the other half as little as tells that
+// it goes on, until goOn is closed, and then the rest.
+func slowly(content []byte, goOn <-chan struct{}) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		for rest := content; len(rest) > 0; {
-			n := min(len(rest), 64<<10)
+		rest := content
+		send := func(n int) {
 			_, _ = w.Write(rest[:n])
 			w.(http.Flusher).Flush()
 			rest = rest[n:]
+		}
+		send(len(content) / 2)
+		more := time.NewTicker(100 * time.Millisecond)
+		defer more.Stop()
+		for {
 			select {
-			case <-enough:
-				<-goOn
-				_, _ = w.Write(rest)
+			case <-goOn:
+				send(len(rest))
 				return
-			case <-time.After(20 * time.Millisecond):
+			case <-r.Context().Done():
+				return
+			case <-more.C:
+				send(min(len(rest), 4<<10))
 			}
 		}
 	}
@@ -183,9 +190,10 @@ const ticker = "echo runs $1\ni=0; while :; do echo tick $i; i=$((i+1)); sleep 0
 func TestLaunchByHand(t *testing.T) {
 	h := newHand(t)
 	content := append([]byte(ticker), bytes.Repeat([]byte("#"), 8<<20-len(ticker))...)
-	enough, goOn := make(chan struct{}), make(chan struct{})
-	srv := httptest.NewServer(slowly(content, enough, goOn))
+	goOn := make(chan struct{})
+	srv := httptest.NewServer(slowly(content, goOn))
 	defer srv.Close()
+	defer srv.CloseClientConnections()
 	url := srv.URL + "/ticker"
 	h.agent()
 
@@ -207,7 +215,6 @@ func TestLaunchByHand(t *testing.T) {
 			break
 		}
 	}
-	close(enough)
 	if list := h.cli("ps"); !regexp.MustCompile(`hand +Fetching .* launched +[1-7] of 8 MiB fetched`).MatchString(list.out) {
 		t.Errorf("ps while it is fetched: %+v", list)
 	}
@@ -291,8 +298,13 @@ func TestLaunchByHandRefuses(t *testing.T) {
 		}
 	}
 	// What may be mended where it comes from is told at once, and tried again.
-	said := h.cli("launch", "--name", "bad", "--wait", "5s", "--sha256", strings.Repeat("0", 64), srv.URL+"/x")
-	if said.code != 1 || !strings.Contains(said.err, "bad is not up after 5s: it goes on") || !strings.Contains(said.out, "bad BackingOff: cannot fetch "+srv.URL+"/x: its sha256 is ") {
+	bad := []string{"launch", "--name", "bad", "--sha256", strings.Repeat("0", 64), srv.URL + "/x", "--wait"}
+	if said := h.cli(append(bad, "0")...); said.code != 0 {
+		t.Errorf("launch without waiting: %+v", said)
+	}
+	h.eventually("the first try fails", func() bool { return regexp.MustCompile(`(?m)^bad +BackingOff `).MatchString(h.cli("ps").out) })
+	said := h.cli(append(bad, "10s")...)
+	if said.code != 1 || !strings.Contains(said.err, "bad is not up after 10s: it goes on") || !strings.Contains(said.out, "bad BackingOff: cannot fetch "+srv.URL+"/x: its sha256 is ") {
 		t.Errorf("another digest: %+v", said)
 	}
 	if said := h.cli("stop", "bad"); said.code != 0 {

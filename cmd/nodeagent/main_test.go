@@ -78,6 +78,8 @@ func TestRefusesInOneLine(t *testing.T) {
 	bad := file("bad.yaml", "disk:\n  horizn: 5m\n  reserve: much\n")
 	missing := file("missing.yaml", "containerd: {socket: /nonexistent/c.sock}")
 	plain := file("plain.yaml", "containerd: {socket: "+bad+"}")
+	free := file("free.yaml", "listen: 127.0.0.1:0\ncontainerd: {socket: "+socket+"}")
+	recording := filepath.Join(folder, "samples")
 	port := file("port.yaml", "listen: "+taken.Addr().String()+"\ncontainerd: {socket: "+socket+"}")
 
 	for _, tt := range []struct {
@@ -97,8 +99,14 @@ func TestRefusesInOneLine(t *testing.T) {
 			"nodeagent: cannot use containerd's socket " + bad + ": it is not a socket: set containerd.socket to where its socket is\n"},
 		{"port taken", []string{"run", "--standalone", "--config", port},
 			"nodeagent: cannot serve metrics: listen tcp " + taken.Addr().String() + ": bind: address already in use: set listen to a free address\n"},
-		{"no kubeconfig", []string{"run", "--kubeconfig", "/nonexistent/kube", "--config", file("kube.yaml", "listen: 127.0.0.1:0\ncontainerd: {socket: "+socket+"}")},
+		{"no kubeconfig", []string{"run", "--kubeconfig", "/nonexistent/kube", "--config", free},
 			"nodeagent: cannot find the Kubernetes API (run with --standalone to do without it): stat /nonexistent/kube: no such file or directory\n"},
+		{"no quantity to record", []string{"run", "--standalone", "--config", free, "--record", recording, "--record-limit", "much"},
+			"nodeagent: cannot use --record-limit \"much\": want a quantity such as 64Mi\n"},
+		{"too little to record", []string{"run", "--standalone", "--config", free, "--record", recording, "--record-limit", "4Ki"},
+			"nodeagent: cannot record to " + recording + ": want a limit of at least 64Ki\n"},
+		{"nowhere to record to", []string{"run", "--standalone", "--config", free, "--record", "/nonexistent/samples"},
+			"nodeagent: cannot record: open /nonexistent/samples: no such file or directory\n"},
 		{"unknown command", []string{"runn"}, "nodeagent: unknown command \"runn\" for \"nodeagent\"\n"},
 		{"unknown flag", []string{"run", "--standalon"}, "nodeagent: unknown flag: --standalon\n"},
 		{"unknown level", []string{"run", "--log-level", "LOUD"},

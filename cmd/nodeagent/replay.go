@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"time"
 
@@ -65,7 +66,11 @@ func replayFile(path string, o replayOptions, in io.Reader, out, notes io.Writer
 		recorded := p.Policy() // that of the recorded node's kubelet
 		r := reserves{bytes: recorded.Reserve, inodes: recorded.InodeReserve, own: recorded.Filesystems}
 		if cfg.Disk.Reserve != v1alpha1.ReserveOfKubelet {
-			r = reserves{bytes: parseReserve(cfg.Disk.Reserve), inodes: recorded.InodeReserve}
+			r.bytes, r.own = parseReserve(cfg.Disk.Reserve), maps.Clone(r.own) // their inodes stay
+			for mount, own := range r.own {
+				own.Bytes = r.bytes
+				r.own[mount] = own
+			}
 		}
 		if err := p.SetPolicy(diskPolicy(cfg, r)); err != nil {
 			return err

@@ -30,6 +30,7 @@ type replayed struct {
 	Message     string           `json:"message,omitempty"`
 	Growing     []top.File       `json:"growing,omitempty"`
 	Parts       map[string]int64 `json:"parts"`
+	InodeParts  map[string]int64 `json:"inodeParts"`
 }
 
 type fullSeconds struct {
@@ -43,7 +44,7 @@ func replayedOf(v disk.Verdict) replayed {
 	return replayed{
 		At: v.At, Namespace: c.Namespace, Pod: c.Pod, Container: c.Container, ID: c.ID,
 		Offender: v.Offender, Since: v.Since, Bound: c.Bound, Resource: string(v.Resource),
-		Room: v.Room, Filesystem: v.Filesystem, Bytes: c.Bytes, Inodes: c.Inodes, Parts: c.Parts,
+		Room: v.Room, Filesystem: v.Filesystem, Bytes: c.Bytes, Inodes: c.Inodes, Parts: c.Parts, InodeParts: c.InodeParts,
 		Rate: c.Rate, InodeRate: top.Rate{Low: v.InodeRate.Low, Expected: v.InodeRate.Expected, High: v.InodeRate.High},
 		FullSeconds: fullSeconds{untilSeconds(v.Until.Soonest), untilSeconds(v.Until.Expected), untilSeconds(v.Until.Latest)},
 		Message:     c.Message, Growing: c.Growing,

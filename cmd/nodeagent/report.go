@@ -29,14 +29,14 @@ func containerReport(v disk.Verdict, method string, now time.Time) top.Container
 	c := top.Container{
 		Namespace: v.Container.Pod.Namespace, Pod: v.Container.Pod.Name, Container: disk.ContainerName(v.Container),
 		ID:    v.Container.Namespace + "/" + v.Container.ID,
-		Bytes: v.Usage.Bytes, Inodes: v.Usage.Inodes, Parts: map[string]int64{},
+		Bytes: v.Usage.Bytes, Inodes: v.Usage.Inodes, Parts: map[string]int64{}, InodeParts: map[string]int64{},
 		Rate: top.Rate(v.Rate), InodeRate: top.Rate(v.InodeRate),
 		FullSeconds: untilSeconds(v.Until.Expected), Bound: string(v.Bound), Resource: string(v.Resource),
 		Offender: v.Offender, Since: v.Since, Message: v.Message,
 		Method: method, AgeSeconds: max(0, now.Sub(v.At).Seconds()),
 	}
 	for part, usage := range v.Parts {
-		c.Parts[string(part)] = usage.Bytes
+		c.Parts[string(part)], c.InodeParts[string(part)] = usage.Bytes, usage.Inodes
 	}
 	for _, g := range v.Evidence {
 		c.Growing = append(c.Growing, top.File{Path: g.Path, Files: g.Files, Bytes: g.Bytes, BytesPerSecond: g.Rate, FilesPerSecond: g.FileRate})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -15,14 +16,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/apiserver"
+	"github.com/nodeagent/nodeagent/test/terminal"
 )
 
 // desk is where people sit: a cluster with agents on both of its nodes, and
@@ -64,7 +68,9 @@ func TestRestartByHand(t *testing.T) {
 		"wrong":         storyHandWrong,
 		"completion":    storyHandCompletion,
 		"told":          storyHandTold,
+		"terminal":      storyHandInATerminal,
 	}
+	t.Run("waits", func(t *testing.T) { d.Namespace(t, "waits"); storyHandWaits(t, d, "waits") }) // and all others would
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories {
 			t.Run(name, func(t *testing.T) {
@@ -89,9 +95,19 @@ func (d *desk) agents(t *testing.T, nodes ...string) {
 			t.Fatal(err)
 		}
 		o := restart.Options{Node: node, ExcludedNamespaces: []string{"kube-system"}}
-		controller := restart.NewController(c, o, nil, restart.NewEvents(c, node, time.Now, log), restart.NewMetrics(prometheus.NewRegistry()), log)
+		controller := restart.NewController(c, o, nil, restart.NewEvents(patient(c), node, time.Now, log), restart.NewMetrics(prometheus.NewRegistry()), log)
 		done.Go(func() { _ = controller.Run(ctx) })
 	}
+}
+
+// patient writes what it is to write however long a busy machine takes: an agent
+// gives an Event up after a moment, and here it is looked at.
+func patient(c client.WithWatch) client.Client {
+	return interceptor.NewClient(c, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			return c.Create(context.WithoutCancel(ctx), o, options...)
+		},
+	})
 }
 
 // install puts this test binary on the PATH under both names that kubectl
@@ -119,14 +135,20 @@ type ran struct {
 // kubectl runs the real kubectl as one of the people.
 func (d *desk) kubectl(t *testing.T, who string, args ...string) ran {
 	t.Helper()
-	cmd := exec.Command(d.KubectlBinary(), args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "PATH="+d.path, "KUBECONFIG="+d.Kubeconfig(who), "HOME="+t.TempDir())
+	cmd := d.command(t, who, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
 	return ran{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+}
+
+func (d *desk) command(t *testing.T, who string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(d.KubectlBinary(), args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "PATH="+d.path, "KUBECONFIG="+d.Kubeconfig(who), "HOME="+t.TempDir())
+	return cmd
 }
 
 // restart is `kubectl restart -n NAMESPACE ARGS`.
@@ -172,11 +194,39 @@ func (d *desk) barePod(t *testing.T, ns, name string, change func(*corev1.Pod)) 
 	return pod
 }
 
+// What waits is told while it does: all restarts are paused until that is read.
+func storyHandWaits(t *testing.T, d *desk, ns string) {
+	d.deployment(t, ns, "web", nil)
+	d.Create(t, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "nodeagent", Name: restart.LeaseSlots, Annotations: map[string]string{v1alpha1.AnnotationPaused: "incident 42"},
+	}})
+	cmd := d.command(t, "ann", "restart", "-n", ns, "deploy/web")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(3*patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	told, paused := "", true
+	for lines := bufio.NewScanner(out); lines.Scan(); told += lines.Text() + "\n" {
+		if paused && strings.HasPrefix(lines.Text(), "deployment/web Pending") {
+			d.Kubectl("annotate", "lease", "-n", "nodeagent", restart.LeaseSlots, v1alpha1.AnnotationPaused+"-")
+			paused = false
+		}
+	}
+	if err := cmd.Wait(); err != nil || paused || !strings.Contains(told, "deployment/web Succeeded: 2 pods replaced") {
+		t.Errorf("%v\n%s", err, told)
+	}
+}
+
 // A whole Deployment, which the leader takes up, by its short name, twice.
 func storyHandWorkload(t *testing.T, d *desk, ns string) {
 	deployment := d.deployment(t, ns, "web", nil)
 	before := podUIDs(d.Pods(t, ns, "web"))
-	d.restart(t, "ann", ns, "deploy/web", "-m", "new certificate").want(t, 0, "deployment/web Pending", "deployment/web Succeeded: 2 pods replaced")
+	d.restart(t, "ann", ns, "deploy/web", "-m", "new certificate").want(t, 0, "deployment/web Succeeded: 2 pods replaced")
 	for _, uid := range podUIDs(d.Pods(t, ns, "web")) {
 		if slices.Contains(before, uid) {
 			t.Errorf("pod %s is still there", uid)
@@ -280,7 +330,11 @@ func storyHandRehearsed(t *testing.T, d *desk, ns string) {
 	d.deployment(t, ns, "web", nil)
 	d.restart(t, "ann", ns, "deploy/web", "--dry-run").want(t, 0, "deployment/web would be restarted: its 2 pods are replaced by their own controller", "  pod/web-")
 	d.restart(t, "ann", ns, "deploy", "web", "--dry-run=server", "-o", "name").want(t, 0, "restart.nodeagent.dev/deployment-web\n")
+	if got := d.restart(t, "ann", ns, "deploy/web", "--dry-run", "-o", `jsonpath={.kind} {.spec.target.name}{.spec.pod}{"\n"}`); got.out != "Restart web\n" {
+		t.Errorf("jsonpath prints %q (%s)", got.out, got.err)
+	}
 	d.restart(t, "ann", ns, "deployments.v1.apps/web", "--dry-run").want(t, 0, "would be restarted")
+	d.contexts(t, ns)
 	one := d.Pods(t, ns, "web")[0].Name
 	d.restart(t, "ann", ns, "pod/"+one, "--dry-run").want(t, 0, "pod/"+one+" of deployment/web would be restarted: 1 pod is released")
 	d.restart(t, "ann", ns, "pod/"+one, "--scope=workload", "--dry-run").want(t, 0, "deployment/web would be restarted: its 2 pods are")
@@ -290,6 +344,21 @@ func storyHandRehearsed(t *testing.T, d *desk, ns string) {
 	if list := d.Kubectl("get", "-n", ns, "restarts", "-o", "name"); list != "" {
 		t.Errorf("--dry-run wrote %s", list)
 	}
+}
+
+// contexts has a kubeconfig with two of them: which cluster, who and where is
+// the current one's, or that of --context.
+func (d *desk) contexts(t *testing.T, ns string) {
+	t.Helper()
+	text, err := os.ReadFile(d.Kubeconfig("eve"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "--kubeconfig=" + d.Write("kubeconfig-"+ns, text)
+	d.kubectl(t, "eve", "config", file, "set-credentials", "ann", "--token=ann").want(t, 0)
+	d.kubectl(t, "eve", "config", file, "set-context", "anns", "--cluster=c", "--user=ann", "--namespace="+ns).want(t, 0)
+	d.kubectl(t, "eve", "restart", "deploy/web", file, "--namespace="+ns).want(t, 1, "forbidden")
+	d.kubectl(t, "eve", "restart", "deploy/web", "--dry-run", file, "--context=anns").want(t, 0, "deployment/web would be restarted")
 }
 
 // bob may do nothing but write Restarts, and that is enough. eve may not.
@@ -344,7 +413,8 @@ func storyHandWrong(t *testing.T, d *desk, ns string) {
 		{[]string{"deploy/web", "--all"}, "not both"},
 		{[]string{"deploy/web", "--scope=pod"}, "scope pod wants a pod"},
 		{[]string{"deploy/web", "--on-stall=undo"}, "cannot use --on-stall=undo: want leave or rollback"},
-		{[]string{"deploy/web", "-o", "wide"}, "want json, yaml or name"},
+		{[]string{"deploy/web", "-o", "wide"}, "want json, yaml, name or jsonpath=TEMPLATE"},
+		{[]string{"deploy/web", "-o", "jsonpath={.spec"}, "cannot use the template"},
 		{[]string{"deploy", "-l", "a in"}, "cannot read the selector"},
 		{[]string{"sts", "--all"}, "nothing found in namespace " + ns},
 		{[]string{"deploy/web", "--nonsense"}, "unknown flag: --nonsense"},
@@ -361,10 +431,42 @@ func storyHandWrong(t *testing.T, d *desk, ns string) {
 func storyHandCompletion(t *testing.T, d *desk, ns string) {
 	d.deployment(t, ns, "web", nil)
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "depl").want(t, 0, "deployment/\n", ":6\n")
-	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy/w").want(t, 0, "deploy/web\n", ":4\n")
-	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "").want(t, 0, "web\n")
+	// A busy machine may take longer than a person waits for a hint.
+	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "--request-timeout=1m", "deploy/w").want(t, 0, "deploy/web\n", ":4\n")
+	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "--request-timeout=1m", "deploy", "").want(t, 0, "web\n")
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "web", "--scope", "w").want(t, 0, "workload\n")
 	d.kubectl(t, "ann", "__complete", "restart", "-n", ns, "deploy", "web", "--on-stall", "r").want(t, 0, "rollback\n")
+}
+
+// In a terminal one line is drawn anew: a wheel and an empty bar while it runs, a
+// full one and a tick at its end, which stay.
+func storyHandInATerminal(t *testing.T, d *desk, ns string) {
+	d.deployment(t, ns, "web", nil)
+	pod := d.Pods(t, ns, "web")[0].Name
+	d.kubelet.Hold(ns, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	term, err := terminal.Start(d.command(t, "ann", "restart", "-n", ns, "pod/"+pod), 130, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := func(what string, so func(string) bool) {
+		t.Helper()
+		if err := term.Until(ctx, what, so); err != nil {
+			t.Error(err)
+		}
+	}
+	until("the wheel turns beside an empty bar", func(screen string) bool {
+		return strings.ContainsAny(screen, "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏") && strings.Contains(screen, "pod/"+pod+" of deployment/web [          ] 0/1") && strings.Contains(screen, "Running: ")
+	})
+	d.kubelet.Hold(ns, false)
+	until("a tick stands beside a full bar, in the one line", func(screen string) bool {
+		return strings.Contains(screen, "✓ pod/"+pod+" of deployment/web [██████████] 1/1") && strings.Contains(screen, "Succeeded: 1 pod replaced") &&
+			strings.Count(screen, "pod/"+pod) == 1
+	})
+	if err := term.Wait(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // What kubectl shows of it: a person at 3 a.m. reads that.

@@ -31,11 +31,12 @@ func serveReport(t *testing.T, path string, r top.Report) (stop func()) {
 	go func() {
 		done <- serveLocal(ctx, path, func() top.Report { return r }, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	}()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if _, err := askAgent(ctx, path); err == nil {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		_, err := askAgent(ctx, path)
+		if err == nil {
 			break
-		} else if time.Now().After(deadline) {
+		}
+		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}

@@ -24,7 +24,7 @@ func TestTopByItself(t *testing.T) {
 		t.Fatalf("got %s", stdout)
 	}
 	c, fs := r.Containers[0], r.Filesystems[0]
-	if c.Pod != "web-01" || c.Container != "web" || float64(c.Bytes) != diskUse(t, upper) || c.Method != "walk" || c.Offender {
+	if c.Pod != "web-01" || c.Container != "web" || float64(c.Bytes) != diskUse(t, upper) || c.Method != "walk" || c.Offender || c.InodeParts["layer"] < 2 || c.InodeParts["layer"] != c.Inodes {
 		t.Errorf("the container is told as %+v", c)
 	}
 	if fs.Size <= 0 || fs.Used <= 0 || fs.Available <= 0 || fs.Reserve <= 0 || fs.InodesUsed+fs.InodesFree != fs.Inodes {

@@ -34,6 +34,9 @@ func MetricTable() []Metric {
 		{"nodeagent_binary_oom_kills_total", "counter", "How often the task was killed for using more memory than it may.", one, func(i Instance, _ Stats) *float64 {
 			return count(int64(i.OOMKills))
 		}},
+		{"nodeagent_binary_failed_fetches", "gauge", "Fetches in a row that failed, for the task or for the update of it: 0 after one that succeeded.", one, func(i Instance, _ Stats) *float64 {
+			return count(int64(i.Misses))
+		}},
 		{"nodeagent_binary_cpu_seconds_total", "counter", "CPU time that the running task has used.", one, func(_ Instance, s Stats) *float64 { return seconds(s.CPU) }},
 		{"nodeagent_binary_cpu_throttled_seconds_total", "counter", "Time that the running task was held back by its CPU limit.", one, func(_ Instance, s Stats) *float64 { return seconds(s.Throttled) }},
 		{"nodeagent_binary_memory_bytes", "gauge", "Memory that the running task uses, page cache included.", one, func(_ Instance, s Stats) *float64 { return bytes64(s.Memory) }},

@@ -52,7 +52,7 @@ func TestMetricsGolden(t *testing.T) {
 				CPUStall: span(time.Second), MemoryStall: span(0), IOStall: span(20 * time.Millisecond),
 			},
 		},
-		{Instance{Name: "script", Status: v1alpha1.BinaryInstanceStatus{State: v1alpha1.StateUnhealthy}}, Stats{Memory: number(1 << 20)}},
+		{Instance{Name: "script", Status: v1alpha1.BinaryInstanceStatus{State: v1alpha1.StateUnhealthy}, Misses: 4}, Stats{Memory: number(1 << 20)}},
 		{Instance{Name: "waits", Status: v1alpha1.BinaryInstanceStatus{State: v1alpha1.StateWaiting}}, Stats{}},
 	}}
 	reg := prometheus.NewPedanticRegistry()

@@ -148,6 +148,13 @@ func status(t *testing.T, a *Supervisor) v1alpha1.BinaryInstanceStatus {
 	return i.Status
 }
 
+// misses are the fetches in a row that failed, as the metric has them.
+func misses(a *Supervisor) int {
+	synctest.Wait()
+	i, _ := a.Instance("job")
+	return i.Misses
+}
+
 func from(url string, generation int64) *v1alpha1.Binary {
 	b := script("job", "run")
 	b.Spec.Fetch[0].URL, b.Generation = url, generation
@@ -179,6 +186,12 @@ func TestFetchedAgain(t *testing.T) {
 					time.Sleep(24 * time.Hour)
 				})
 				pauses := s.tries()
+				s.play(t, folder, func(a *Supervisor) {
+					want(a, from("/x", 1))
+					if n := misses(a); n < len(pauses) {
+						t.Errorf("%d fetches failed, told are %d", len(pauses)+1, n)
+					}
+				})
 				for i, p := range pauses {
 					if about := fetchCeiling(i+1, tt.longest); p > about || p <= about*3/4 {
 						t.Errorf("pause %d is %s, about %s is wanted", i+1, p, about)
@@ -195,8 +208,8 @@ func TestFetchedAgain(t *testing.T) {
 					if took := time.Since(began); took > tt.longest+time.Second || took < tt.longest/2 {
 						t.Errorf("it runs after %s", took)
 					}
-					if got := status(t, a); got.Message != "" || got.Restarts != 0 {
-						t.Errorf("status %+v", got)
+					if got := status(t, a); got.Message != "" || got.Restarts != 0 || misses(a) != 0 {
+						t.Errorf("status %+v, %d misses", got, misses(a))
 					}
 				})
 			})
@@ -249,14 +262,15 @@ func TestUpdateToWhatIsNotThere(t *testing.T) {
 				b := func(url string, generation int64) *v1alpha1.Binary {
 					b := from(url, generation)
 					if tt.inPlace {
-						b.Spec.Ports = []v1alpha1.Port{{Name: "http", Port: 19999}}
+						// Nobody listens there, not even for a moment as other tests do.
+						b.Spec.Ports = []v1alpha1.Port{{Name: "http", Port: 1}}
 					}
 					return b
 				}
 				var began time.Time
 				judge := func(a *Supervisor) {
-					if got := status(t, a); got.State != v1alpha1.StateHealthy || got.Next == nil || !strings.Contains(got.Next.Message, "404 Not Found; fetched again in ") {
-						t.Errorf("status %+v, next %+v", got, got.Next)
+					if got := status(t, a); got.State != v1alpha1.StateHealthy || got.Next == nil || misses(a) == 0 || !strings.Contains(got.Next.Message, "404 Not Found; fetched again in ") {
+						t.Errorf("status %+v, next %+v, %d misses", got, got.Next, misses(a))
 					}
 					if tt.uploads > 0 {
 						time.Sleep(tt.uploads)

@@ -22,6 +22,7 @@ type Instance struct {
 	Running  *v1alpha1.Binary // what the current task was started by
 	Status   v1alpha1.BinaryInstanceStatus
 	OOMKills int32
+	Misses   int  // fetches in a row that failed, of the task or of the one that is to follow it
 	task     Task // nil: none runs
 	past     Task // the one before
 }
@@ -49,6 +50,11 @@ func (u *unit) show() {
 	if u.rejected != "" && u.rejected == u.hash {
 		i.Status.RejectedGeneration = u.wanted.Generation
 		i.Status.Message = strings.TrimPrefix(i.Status.Message+"; "+u.rejection, "; ")
+	}
+	for _, t := range []*task{t, u.next} {
+		if t != nil {
+			i.Misses = max(i.Misses, t.misses)
+		}
 	}
 	if u.next != nil && u.next != t {
 		i.Status.Next = &v1alpha1.NextStatus{State: u.next.state, Message: u.next.message + u.next.then, Pid: pidOf(u.next.proc)}

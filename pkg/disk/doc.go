@@ -10,5 +10,5 @@
 // that grew as evidence (evidence.go) and one sentence for a person
 // (message.go). Those are pure functions of values. The Watcher (watch.go) does
 // it for all layers, paced by cost (pace.go), and shows it as metrics
-// (metrics.go). Only the meter and the watcher touch the kernel.
+// (metrics.go, collect.go). Only the meter and the watcher touch the kernel.
 package disk

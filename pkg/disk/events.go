@@ -562,15 +562,3 @@ func (e *Events) check(ctx context.Context, l *eventLayer, target Target, dirty 
 	l.tree.checked, l.tree.wrong = true, wrong
 	return nil
 }
-
-// outside is how far x is from what lies between a and b; negative: the figures
-// were too high.
-func outside(x, a, b int64) int64 {
-	switch {
-	case x < min(a, b):
-		return x - min(a, b)
-	case x > max(a, b):
-		return x - max(a, b)
-	}
-	return 0
-}

@@ -227,8 +227,14 @@ func (t *tree) lookAtNames(f *folder, fd int, all bool, dirty map[*folder]*woken
 		w.add([]byte(name), 0)
 	}
 	if all {
-		f.around = t.now.Add(sparedShare * time.Since(begun))
+		f.around = t.now.Add(sparedPause(time.Since(begun), len(f.names)))
 	}
+}
+
+// sparedPause is how long the quiet files of a spared folder are left alone after
+// a look at all of them.
+func sparedPause(took time.Duration, files int) time.Duration {
+	return sparedShare * min(took, time.Duration(files)*sparedLook)
 }
 
 // same looks at one file; it makes a quiet one hot that changed, and lets a

@@ -118,29 +118,92 @@ func (t *tree) files(since time.Time) []Item {
 	return union(&all, &changed)
 }
 
-// folders are the largest folders, and the largest of those changed since.
+// folders are the largest folders, and the largest of those changed since: for
+// the files that each holds itself, and for all below it, as a walk tells them.
 func (t *tree) folders(since time.Time) []Item {
-	all, changed := top{max: evidenceKept}, top{max: evidenceKept}
-	for stack := []*folder{t.root}; len(stack) > 0; {
-		f := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		for _, c := range f.children {
-			stack = append(stack, c)
-		}
-		large := f.count > 1 && all.wants(f.bytes)
-		touched := f.count > 1 && !since.IsZero() && !f.changed.Before(since) && changed.wants(f.bytes)
-		if !large && !touched {
+	n := folderNotes{since: since, all: top{max: evidenceKept}, changed: top{max: evidenceKept}}
+	for stack := []branching{{f: t.root}}; len(stack) > 0; {
+		at := len(stack) - 1
+		b := stack[at]
+		if !b.entered {
+			b.entered = true
+			for _, c := range b.f.children {
+				if len(c.children) > 0 { // a leaf needs no place on the stack
+					stack = append(stack, branching{f: c, up: at})
+				} else {
+					b.take(n.note(c), tally{})
+				}
+			}
+			stack[at] = b
 			continue
 		}
-		it := Item{Path: f.path(), Bytes: f.bytes, Files: f.count}
-		if large {
-			all.add(it)
+		own := n.note(b.f)
+		if b.branches > 1 || b.branches == 1 && own.count > 0 {
+			n.keep(b.f, tally{own.bytes + b.below.bytes, own.count + b.below.count, own.touched || b.below.touched}, true)
 		}
-		if touched {
-			changed.add(it)
+		stack = stack[:at]
+		if at > 0 {
+			stack[b.up].take(own, b.below)
 		}
 	}
-	return union(&all, &changed)
+	return union(&n.all, &n.changed)
+}
+
+// branching is a folder with sub-folders that is gone through.
+type branching struct {
+	f        *folder
+	up       int // where the folder above it is on the stack
+	below    tally
+	branches int // sub-folders with files
+	entered  bool
+}
+
+// tally is what a folder holds of files.
+type tally struct {
+	bytes   int64
+	count   int
+	touched bool
+}
+
+// take takes in what a sub-folder holds itself and below.
+func (b *branching) take(own, below tally) {
+	if own.count+below.count == 0 {
+		return
+	}
+	b.branches++
+	b.below.bytes += own.bytes + below.bytes
+	b.below.count += own.count + below.count
+	b.below.touched = b.below.touched || own.touched || below.touched
+}
+
+// folderNotes gathers the folders that are told.
+type folderNotes struct {
+	since        time.Time
+	all, changed top
+}
+
+// note keeps a folder for the files that it holds itself.
+func (n *folderNotes) note(f *folder) tally {
+	own := tally{f.bytes, f.count, !n.since.IsZero() && !f.changed.Before(n.since)}
+	if f.count > 1 {
+		n.keep(f, own, false)
+	}
+	return own
+}
+
+func (n *folderNotes) keep(f *folder, h tally, tree bool) {
+	large := n.all.wants(h.bytes)
+	touched := h.touched && n.changed.wants(h.bytes)
+	if !large && !touched {
+		return
+	}
+	it := Item{Path: f.path(), Bytes: h.bytes, Files: h.count, Tree: tree}
+	if large {
+		n.all.add(it)
+	}
+	if touched {
+		n.changed.add(it)
+	}
 }
 
 func join(f *folder, name string) string {

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // Support tells whether a way of measuring works, and why or why not, in one
@@ -105,16 +106,10 @@ func overlayTells(folder int, file string) error {
 // tryOverlay makes an overlay in memory that nobody else sees, and tells whether
 // reading through it raises events.
 func tryOverlay() error {
-	done := make(chan error)
-	go func() {
-		// The thread gets a mount namespace of its own and so cannot be used
-		// for anything else: it ends with this goroutine, which never unlocks it.
-		runtime.LockOSThread()
-		done <- tryOverlayOnThread()
-	}()
-	return <-done
+	return osthread.Run(tryOverlayOnThread)
 }
 
+// tryOverlayOnThread gives the thread a mount namespace of its own.
 func tryOverlayOnThread() error {
 	const point = "/proc" // any folder that is there
 	why := func(err error) error {

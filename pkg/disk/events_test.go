@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +55,8 @@ func TestProbeOverlay(t *testing.T) {
 	var major, minor int
 	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
 	must(t, err)
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	must(t, err)
 	switch err := tryOverlay(); {
 	case major > 6 || (major == 6 && minor >= 5):
 		must(t, err)
@@ -62,6 +65,12 @@ func TestProbeOverlay(t *testing.T) {
 	}
 	if _, err := os.Stat("/proc/self/exe"); err != nil {
 		t.Errorf("the probe's mount is seen outside: %v", err)
+	}
+	for range 20 { // of which the first thread would soon be one
+		_ = tryOverlay()
+		if now, err := os.Readlink("/proc/self/ns/mnt"); err != nil || now != own {
+			t.Fatalf("the process reads the mounts of %s since the probe, before of %s: %v", now, own, err)
+		}
 	}
 }
 
@@ -107,9 +116,9 @@ func TestEventsSpares(t *testing.T) {
 	}
 	until := func(what string, done func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !done(); {
+		for deadline := time.Now().Add(time.Minute); !done(); {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: not after 20 s: %s", what, state(root()))
+				t.Fatalf("%s: not after a minute: %s", what, state(root()))
 			}
 			agrees(t, e, o.upper)
 		}
@@ -142,6 +151,25 @@ func TestEventsSpares(t *testing.T) {
 	agrees(t, e, o.upper)
 }
 
+// TestSparedPause: a look that had to wait for the processor does not make quiet
+// files wait for long.
+func TestSparedPause(t *testing.T) {
+	for _, c := range []struct {
+		took  time.Duration
+		files int
+		want  time.Duration
+	}{
+		{100 * time.Microsecond, 100, 20 * time.Millisecond},
+		{4 * time.Millisecond, sparedNames, 800 * time.Millisecond},
+		{time.Second, 10, 10 * time.Millisecond},
+		{time.Minute, sparedNames, 4096 * time.Millisecond},
+	} {
+		if got := sparedPause(c.took, c.files); got != c.want {
+			t.Errorf("a look at %d files that took %v: they are left alone for %v, want %v", c.files, c.took, got, c.want)
+		}
+	}
+}
+
 // TestEventsSparesAfterUnpacking: a layer full of files that were just written
 // has room left for its log.
 func TestEventsSparesAfterUnpacking(t *testing.T) {
@@ -154,9 +182,9 @@ func TestEventsSparesAfterUnpacking(t *testing.T) {
 	log, err := os.Create(filepath.Join(o.merged, "log"))
 	must(t, err)
 	defer log.Close()
-	for deadline := time.Now().Add(20 * time.Second); !e.layers[o.upper].tree.root.spared; {
+	for deadline := time.Now().Add(time.Minute); !e.layers[o.upper].tree.root.spared; {
 		if time.Now().After(deadline) {
-			t.Fatalf("not spared after 20 s: %s", state(e.layers[o.upper].tree.root))
+			t.Fatalf("not spared after a minute: %s", state(e.layers[o.upper].tree.root))
 		}
 		_, err := log.Write(make([]byte, 5000))
 		must(t, err)
@@ -187,11 +215,15 @@ func TestEventsRandom(t *testing.T) {
 
 // resting leaves a layer alone after each look. Writing it back changes what is
 // allocated without an event, which is why files stay hot until that is over:
-// so it is over before each look.
-type resting struct{ *Events }
+// so it is over before each look. What others of this machine write is not waited
+// for.
+type resting struct {
+	*Events
+	t *testing.T
+}
 
 func (r resting) Measure(ctx context.Context, t Target) (Look, error) {
-	unix.Sync()
+	syncFilesystem(r.t, t.Layer.Upper)
 	look, err := r.Events.Measure(ctx, t)
 	r.Rest(t.Layer.Upper)
 	return look, err
@@ -204,7 +236,7 @@ func TestEventsRandomAtRest(t *testing.T) {
 	overlayRandom(t, false, func(t *testing.T) Meter {
 		e := openEvents(t)
 		e.quiet = time.Millisecond
-		return resting{e}
+		return resting{e, t}
 	})
 }
 
@@ -214,6 +246,7 @@ func TestEventsRest(t *testing.T) {
 	o := newOverlay(t, "ext4", nil)
 	shell(`mkdir a; for i in $(seq 50); do head -c 4096 /dev/zero > a/$i; done`)(t, o.merged)
 	e := openEvents(t)
+	e.quiet = time.Hour // what is new is hot, however long the machine took to make it
 	agrees(t, e, o.upper)
 	e.Rest(o.upper)
 	if e.names.Load() == 0 {
@@ -225,7 +258,7 @@ func TestEventsRest(t *testing.T) {
 	if l := e.layers[o.upper]; e.names.Load() != 0 || len(l.tree.noted.items) != 0 || len(l.tree.awake) != 0 || l.files != nil {
 		t.Errorf("%d names, %d notes, %d folders, %d files stay", e.names.Load(), len(l.tree.noted.items), len(l.tree.awake), len(l.files))
 	}
-	e.quiet = quietAfter
+	e.quiet = time.Hour
 	target := layerAt(o.upper)
 	target.Since = waitTick(t)
 	shell(`head -c 8192 /dev/zero >> a/7; rm a/8; head -c 4096 /dev/zero > a/new`)(t, o.merged)
@@ -258,28 +291,15 @@ func TestContractOnFileSystems(t *testing.T) {
 	}
 }
 
-// TestEventsNeverWrong measures while a writer makes, renames and removes, as
-// TestWalkNeverWrong does, and at the end finds what du finds.
+// TestEventsNeverWrong is the contract's files that vanish, through an overlay.
 func TestEventsNeverWrong(t *testing.T) {
 	o := newOverlay(t, "ext4", nil)
-	for i := range 300 {
-		write(t, filepath.Join(o.merged, "still", strconv.Itoa(i%10), strconv.Itoa(i)), 4096)
-	}
-	e := openEvents(t)
-	least := agrees(t, e, o.upper).Usage
-	most := Usage{Bytes: least.Bytes + 8*65536 + 8*4096, Inodes: least.Inodes + 12}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { churn(t, o.merged, stop) })
-	for i := range 300 {
-		look := measure(t, e, layerAt(o.upper))
-		if got := look.Usage; got.Bytes < least.Bytes || got.Bytes > most.Bytes || got.Inodes < least.Inodes || got.Inodes > most.Inodes {
-			t.Errorf("look %d: %+v, want from %+v to %+v", i, got, least, most)
-		}
-	}
-	close(stop)
-	wg.Wait()
-	agrees(t, e, o.upper)
+	all := contractTrees()
+	c := all[slices.IndexFunc(all, func(c contractTree) bool { return c.during != nil })]
+	c.make(t, o.merged)
+	through := c
+	through.during = func(t *testing.T, _ string, stop <-chan struct{}) { c.during(t, o.merged, stop) }
+	meterNeverWrong(t, openEvents(t), o.upper, layerAt(o.upper), through, nil)
 }
 
 // TestEventsOverflow has more events than the queue takes.
@@ -333,9 +353,7 @@ func TestEventsForget(t *testing.T) {
 	before := descriptors(t)
 	must(t, os.Rename(o.upper+"x", o.upper))
 	agrees(t, e, o.upper)
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	leaksNothing(t, before)
 }
 
 // TestEventsUnfollowed: a file system without file handles is walked.
@@ -379,6 +397,16 @@ func TestEventsEvidence(t *testing.T) {
 		}
 	}
 	t.Errorf("folder /old is not told: %+v", look.Folders)
+}
+
+// TestEventsShardedCache: as by a walk.
+func TestEventsShardedCache(t *testing.T) {
+	o := newOverlay(t, "ext4", nil)
+	e := openEvents(t)
+	shardedCache(t, e, o.merged, o.upper)
+	if look := agrees(t, e, o.upper); look.Method != "events" {
+		t.Errorf("measured by %s", look.Method)
+	}
 }
 
 func state(f *folder) string {

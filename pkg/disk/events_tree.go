@@ -24,9 +24,12 @@ const (
 	hotKept = 256
 	// sparedNames is how many files a folder may have to be spared events: all
 	// of them are looked at instead, the quiet ones in at most a sparedShare-th
-	// of the time.
+	// of the time. What a look at one takes beyond sparedLook others had the
+	// processor for, or the disk: so a quiet file is looked at each four seconds
+	// at least, however busy the node is.
 	sparedNames = 4096
 	sparedShare = 200
+	sparedLook  = 5 * time.Microsecond
 	// foldersPinned bounds the folders whose inodes are kept in the kernel's
 	// memory by listening to them.
 	foldersPinned = 16_384

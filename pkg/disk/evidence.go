@@ -14,6 +14,9 @@ const (
 	evidenceSpan = 30 * time.Second
 	// evidenceTold is how many growths a verdict names.
 	evidenceTold = 5
+	// fewParts are how many files and folders can be told in the place of the
+	// folder that they lie in, where they make up most of its growth.
+	fewParts = 3
 )
 
 // marks remembers the files and folders of the last looks, to tell which of
@@ -23,14 +26,24 @@ const (
 // nobody can guess, and only the first KiB of those that grew is kept.
 type marks struct {
 	at    time.Time // of the last look
+	moved time.Time // when middles became bases: all at once, so that growths of the same time are compared
 	seed  maphash.Seed
 	items map[markKey]*mark
 }
 
 type markKey struct {
-	path   uint64 // its hash
-	folder bool
+	path uint64 // its hash
+	kind kind
 }
+
+// kind is what is told of a path.
+type kind uint8
+
+const (
+	aTree   kind = iota // a folder and all below it
+	aFolder             // the files in a folder
+	aFile
+)
 
 // pathKept is how many bytes of a path are told.
 const pathKept = 1024
@@ -55,11 +68,19 @@ func (m *marks) look(at time.Time, l Look) {
 		m.seed = maphash.MakeSeed()
 		m.items = make(map[markKey]*mark)
 	}
+	moves := at.Sub(m.moved) > evidenceSpan
+	if moves {
+		m.moved = at
+	}
 	for _, it := range l.Files {
-		m.item(at, it, false)
+		m.item(at, it, aFile, moves)
 	}
 	for _, it := range l.Folders {
-		m.item(at, it, true)
+		of := aFolder
+		if it.Tree {
+			of = aTree
+		}
+		m.item(at, it, of, moves)
 	}
 	for key, k := range m.items {
 		if k.seen != at {
@@ -72,8 +93,8 @@ func (m *marks) look(at time.Time, l Look) {
 // rest lets go of all, until something happens again.
 func (m *marks) rest(at time.Time) { m.at, m.items = at, nil }
 
-func (m *marks) item(at time.Time, it Item, folder bool) {
-	key := markKey{maphash.String(m.seed, it.Path), folder}
+func (m *marks) item(at time.Time, it Item, of kind, moves bool) {
+	key := markKey{maphash.String(m.seed, it.Path), of}
 	now := level{at: at, bytes: it.Bytes, files: it.Files}
 	k := m.items[key]
 	switch {
@@ -88,7 +109,7 @@ func (m *marks) item(at time.Time, it Item, folder bool) {
 		m.items[key] = k
 	case k.shrunk(now) || k.idle(now):
 		k.base, k.middle = now, now
-	case at.Sub(k.middle.at) > evidenceSpan:
+	case moves:
 		k.base, k.middle = k.middle, now
 	}
 	k.last, k.seen = now, at
@@ -110,27 +131,13 @@ func (k *mark) idle(now level) bool {
 	return now.bytes == k.base.bytes && now.files == k.base.files
 }
 
-// growths are those that grew, fastest first, at most evidenceTold. A folder is
-// told as one where no single file makes up half of its growth, else its files.
+// growths are those that grew, fastest first, at most evidenceTold. Where few
+// make up most of what a folder grew by, these are told, and else the folder as
+// one: of a cache of a thousand folders the one that they all lie in.
 func (m *marks) growths() []Growth {
-	files, folders := m.grown(false), m.grown(true)
-	largest := make(map[string]int64)
-	for _, g := range files {
-		dir := path.Dir(g.Path)
-		largest[dir] = max(largest[dir], g.Grew)
-	}
-	whole := make(map[string]bool)
 	var out []Growth
-	for _, g := range folders {
-		if 2*largest[g.Path] < g.Grew || (g.Grew == 0 && g.FileRate > 0) {
-			whole[g.Path] = true
-			out = append(out, g)
-		}
-	}
-	for _, g := range files {
-		if !whole[path.Dir(g.Path)] {
-			out = append(out, g)
-		}
+	for _, g := range nested(m.grown()) {
+		out = g.told(out)
 	}
 	sortGrowths(out)
 	return out[:min(len(out), evidenceTold)]
@@ -142,11 +149,18 @@ func sortGrowths(all []Growth) {
 	})
 }
 
-func (m *marks) grown(folder bool) []Growth {
-	var out []Growth
+// gain is a file or folder that grew, with those of its parts that did.
+type gain struct {
+	Growth
+	kind  kind
+	parts []*gain
+}
+
+func (m *marks) grown() []*gain {
+	var out []*gain
 	for key, k := range m.items {
 		over := k.last.at.Sub(k.base.at)
-		if key.folder != folder || over <= 0 || !k.grew() {
+		if over <= 0 || !k.grew() {
 			continue
 		}
 		g := Growth{
@@ -155,7 +169,100 @@ func (m *marks) grown(folder bool) []Growth {
 			FileRate: max(0, float64(k.last.files-k.base.files)/over.Seconds()),
 		}
 		g.Rate = float64(g.Grew) / over.Seconds()
-		out = append(out, g)
+		out = append(out, &gain{Growth: g, kind: key.kind})
 	}
 	return out
+}
+
+// nested gives each what lies in it, and returns those that lie in none: a file
+// is part of its folder, and that of the next folder above that is told with all
+// below it.
+func nested(all []*gain) (outermost []*gain) {
+	slices.SortFunc(all, func(a, b *gain) int { return cmp.Or(comparePaths(a.Path, b.Path), cmp.Compare(a.kind, b.kind)) })
+	var trees []*gain // that the one at hand may lie in
+	folders := make(map[string]*gain)
+	for _, g := range all {
+		for len(trees) > 0 && !below(g.Path, trees[len(trees)-1].Path) {
+			trees = trees[:len(trees)-1]
+		}
+		switch of := folders[path.Dir(g.Path)]; {
+		case g.kind == aFile && of != nil:
+			of.parts = append(of.parts, g)
+		case len(trees) > 0:
+			of = trees[len(trees)-1]
+			of.parts = append(of.parts, g)
+		default:
+			outermost = append(outermost, g)
+		}
+		switch g.kind {
+		case aTree:
+			trees = append(trees, g)
+		case aFolder:
+			folders[g.Path] = g
+		case aFile:
+		}
+	}
+	return outermost
+}
+
+// comparePaths orders paths so that all below a folder comes right after it.
+func comparePaths(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return cmp.Compare(a[i], b[i])
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// told adds what is to be told of it: beside a folder that is told as one also
+// what makes up a quarter by itself.
+func (g *gain) told(out []Growth) []Growth {
+	few := g.few()
+	if !few {
+		out = append(out, g.Growth)
+	}
+	for _, p := range g.parts {
+		if few || p.share(g) >= 0.25 {
+			out = p.told(out)
+		}
+	}
+	return out
+}
+
+// few tells whether one part of it makes up half of its growth, or fewParts make
+// up three quarters.
+func (g *gain) few() bool {
+	var shares []float64
+	for _, p := range g.parts {
+		shares = append(shares, p.share(g))
+	}
+	slices.Sort(shares)
+	slices.Reverse(shares)
+	sum := 0.0
+	for _, s := range shares[:min(len(shares), fewParts)] {
+		sum += s
+	}
+	return sum >= 0.75 || len(shares) > 0 && shares[0] >= 0.5
+}
+
+// share is what part of a folder's growth it makes up, in the time that both
+// are known for. A folder may be known for less long than what lies in it.
+func (g *gain) share(of *gain) float64 {
+	over := min(g.Over, of.Over).Seconds()
+	own := g.Rate * over / max(1, float64(of.Grew))
+	if of.Grew == 0 {
+		own = g.FileRate * over / (of.FileRate * of.Over.Seconds())
+	}
+	parts := 0.0
+	for _, p := range g.parts {
+		parts += p.share(of)
+	}
+	return max(own, parts)
 }

@@ -12,6 +12,18 @@ func TestGrowths(t *testing.T) {
 	file := func(path string, mb int64) Item { return Item{Path: path, Bytes: mb * mib} }
 	fresh := func(path string, mb int64) Item { return Item{Path: path, Bytes: mb * mib, New: true} }
 	folder := func(path string, files int, mb int64) Item { return Item{Path: path, Files: files, Bytes: mb * mib} }
+	tree := func(path string, files int, mb int64) Item {
+		return Item{Path: path, Files: files, Bytes: mb * mib, Tree: true}
+	}
+	// shards are what a cache holds that is spread over a thousand folders, as
+	// far as a look tells it.
+	shards := func(mb int64) []Item {
+		all := []Item{tree("/srv/cache", int(1000*mb), 1000*mb)}
+		for i := range 16 {
+			all = append(all, tree(fmt.Sprintf("/srv/cache/%x", i), int(60*mb), 60*mb), folder(fmt.Sprintf("/srv/cache/%x/7f", i), 3, mb))
+		}
+		return all
+	}
 	type looks map[int]Look // by second
 	for _, c := range []struct {
 		name  string
@@ -67,6 +79,63 @@ func TestGrowths(t *testing.T) {
 				2: {Folders: []Item{folder("/logs", 3, 50)}, Files: []Item{file("/logs/x", 48)}},
 			},
 			[]string{"/logs/x 39 MiB in 2.0 s"},
+		},
+		{
+			"a cache of many folders is told as the one that they lie in",
+			looks{
+				0: {Folders: append(shards(1), tree("/", 1020, 1050), folder("/srv/cache-old", 20, 40)), Files: []Item{file("/log", 9)}},
+				2: {Folders: append(shards(2), tree("/", 2020, 2091), folder("/srv/cache-old", 20, 60)), Files: []Item{file("/log", 30)}},
+			},
+			[]string{"/srv/cache 1000 MiB in 2.0 s 2000 files", "/log 21 MiB in 2.0 s", "/srv/cache-old 20 MiB in 2.0 s 20 files"},
+		},
+		{
+			"few folders that make up most are told, not the one that they lie in",
+			looks{
+				0: {Folders: []Item{tree("/", 90, 30), folder("/a", 30, 10), folder("/b", 30, 10), folder("/c", 30, 10)}},
+				2: {Folders: []Item{tree("/", 390, 130), folder("/a", 150, 50), folder("/b", 120, 45), folder("/c", 120, 35)}},
+			},
+			[]string{"/a 40 MiB in 2.0 s 150 files", "/b 35 MiB in 2.0 s 120 files", "/c 25 MiB in 2.0 s 120 files"},
+		},
+		{
+			"a folder's own files are told beside a file below it",
+			looks{
+				0: {Folders: []Item{tree("/q", 101, 100), folder("/q", 100, 10)}, Files: []Item{file("/q/big/x", 90)}},
+				2: {Folders: []Item{tree("/q", 501, 200), folder("/q", 500, 50)}, Files: []Item{file("/q/big/x", 150)}},
+			},
+			[]string{"/q/big/x 60 MiB in 2.0 s", "/q 40 MiB in 2.0 s 500 files"},
+		},
+		{
+			"new files in a new folder are told, not the folder that was there",
+			looks{
+				0: {Folders: []Item{tree("/", 40, 10)}},
+				2: {Folders: []Item{tree("/", 43, 100), folder("/dumps", 3, 90)}, Files: []Item{fresh("/dumps/1", 40), fresh("/dumps/2", 30), fresh("/dumps/3", 20)}},
+			},
+			[]string{"/dumps/1 40 MiB in 2.0 s", "/dumps/2 30 MiB in 2.0 s", "/dumps/3 20 MiB in 2.0 s"},
+		},
+		{
+			"a folder that shrank meanwhile is compared over its own time",
+			looks{
+				0:  {Folders: []Item{tree("/srv", 40, 100)}, Files: []Item{file("/srv/log", 10)}},
+				20: {Folders: []Item{tree("/srv", 40, 60)}, Files: []Item{file("/srv/log", 110)}},
+				22: {Folders: []Item{tree("/srv", 440, 160)}, Files: []Item{file("/srv/log", 120)}},
+			},
+			[]string{"/srv 100 MiB in 2.0 s 440 files"},
+		},
+		{
+			"what makes up a quarter is told beside the folder",
+			looks{
+				0: {Folders: []Item{folder("/spool", 100, 10)}, Files: []Item{file("/spool/1", 1)}},
+				2: {Folders: []Item{folder("/spool", 500, 110)}, Files: []Item{file("/spool/1", 31)}},
+			},
+			[]string{"/spool 100 MiB in 2.0 s 500 files", "/spool/1 30 MiB in 2.0 s"},
+		},
+		{
+			"empty files in many folders",
+			looks{
+				0: {Folders: []Item{tree("/", 1010, 1), tree("/run", 1000, 0), folder("/run/a", 20, 0)}},
+				2: {Folders: []Item{tree("/", 2010, 1), tree("/run", 2000, 0), folder("/run/a", 40, 0)}},
+			},
+			[]string{"/run 0 B in 2.0 s 2000 files"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

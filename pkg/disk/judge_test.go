@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func leaking() Facts {
 			Mount:      "/var/lib/containerd",
 			Filesystem: FilesystemUsage{Size: 100 * gib, Used: 65 * gib, Avail: 35 * gib, Inodes: 1e6, InodesUsed: 1e5, InodesFree: 9e5},
 			Evidence: []Growth{{
-				Path: "/app/logs/debug.log", Bytes: gib, Grew: 1200 * mib, Over: time.Minute, Rate: 20 * mib,
+				Path: "/app/logs/debug.log", Bytes: 4 * gib, Grew: 1200 * mib, Over: time.Minute, Rate: 20 * mib,
 			}},
 		}},
 	}
@@ -53,7 +54,7 @@ func TestJudgeEnters(t *testing.T) {
 	}{
 		{
 			name: "leak", change: func(*Facts, *Policy) {}, offender: true, bound: BoundFilesystem,
-			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 17 min",
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; the file system of /var/lib/containerd is full in 17 min",
 		},
 		{
 			name:   "not growing",
@@ -96,7 +97,7 @@ func TestJudgeEnters(t *testing.T) {
 				f.Parts[0].Trends.OtherBytes = steady(20)
 			},
 			bound: BoundFilesystem, offender: true,
-			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 9 min",
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; the file system of /var/lib/containerd is full in 9 min",
 		},
 		{
 			name:   "holds too little to be worth a restart",
@@ -115,7 +116,7 @@ func TestJudgeEnters(t *testing.T) {
 				f.Parts[0].Filesystem.Avail = gib
 			},
 			bound: BoundFilesystem, offender: true,
-			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is below its reserve already",
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; the file system of /var/lib/containerd is below its reserve already",
 		},
 		{
 			name: "own limit first",
@@ -123,7 +124,7 @@ func TestJudgeEnters(t *testing.T) {
 				f.Limits = Limits{Pod: 8 * gib, Containers: map[string]int64{"app": 2 * gib}}
 			},
 			bound: BoundContainer, offender: true,
-			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); its ephemeral-storage limit of 2.0 GiB is reached in 51 s",
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; its ephemeral-storage limit of 2.0 GiB is reached in 51 s",
 		},
 		{
 			name: "a small limit needs no least amount",
@@ -149,7 +150,7 @@ func TestJudgeEnters(t *testing.T) {
 				f.Siblings = Siblings{Usage: Usage{Bytes: gib}, Rate: steady(10).Rate}
 			},
 			bound: BoundPod, offender: true,
-			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); its pod's ephemeral-storage limit of 3.0 GiB is reached in 34 s",
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; its pod's ephemeral-storage limit of 3.0 GiB is reached in 34 s",
 		},
 		{
 			name: "the pod's limit, but a sibling's fault",
@@ -231,10 +232,10 @@ func TestJudgeEnters(t *testing.T) {
 				f.Parts[0].Trends.Bytes = steady(0.1)
 				f.Parts[0].Usage.Inodes = 200_000
 				f.Parts[0].Trends.Inodes = Trend{Rate: Rate{Low: 900, Expected: 1000, High: 1100}, Rising: 10 * time.Second, Looks: 6}
-				f.Parts[0].Evidence = []Growth{{Path: "/tmp/sessions", Files: 150_000, Grew: 1, Over: time.Second, FileRate: 990}}
+				f.Parts[0].Evidence = []Growth{{Path: "/tmp/sessions", Files: 150_000, Bytes: 600 * mib, Grew: 1, Over: time.Second, FileRate: 990}}
 			},
 			bound: BoundFilesystem, resource: Inodes, offender: true,
-			message: "/tmp/sessions in checkout-7c9f/app holds 150000 files and gets 990 more a second; the file system of /var/lib/containerd is out of inodes in 14 min",
+			message: "/tmp/sessions in checkout-7c9f/app holds 150000 files (600 MiB) and gets 990 more a second; the file system of /var/lib/containerd is out of inodes in 14 min",
 		},
 		{
 			name: "a file system without a table of inodes",
@@ -256,7 +257,7 @@ func TestJudgeEnters(t *testing.T) {
 				f.Parts[0].Evidence[0].Path = "/x\n\x1b[2Jall is well\u202e\xff"
 			},
 			bound: BoundFilesystem, offender: true,
-			message: `"/x\n\x1b[2Jall is well\u202e\xff" in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 17 min`,
+			message: `"/x\n\x1b[2Jall is well\u202e\xff" in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; the file system of /var/lib/containerd is full in 17 min`,
 		},
 		{
 			name: "a folder, outside Kubernetes",
@@ -265,7 +266,34 @@ func TestJudgeEnters(t *testing.T) {
 				f.Parts[0].Evidence[0].Path, f.Parts[0].Evidence[0].Files = "/spool", 9000
 			},
 			bound: BoundFilesystem, offender: true,
-			message: "/spool (9000 files) in moby/4f3c grew 1.2 GiB in 60 s (20 MiB/s); the file system of /var/lib/containerd is full in 17 min",
+			message: "/spool (9000 files) in moby/4f3c grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; the file system of /var/lib/containerd is full in 17 min",
+		},
+		{
+			name: "two more that grow, and no third",
+			change: func(f *Facts, _ *Policy) {
+				f.Parts[0].Evidence = append(f.Parts[0].Evidence,
+					Growth{Path: "/spool", Files: 9000, Bytes: 1200 * mib, Grew: 180 * mib, Over: time.Minute, Rate: 3 * mib, FileRate: 8},
+					Growth{Path: "/no more than before", Files: 5, Over: time.Minute, Rate: 2.5 * mib, FileRate: 2},
+					Growth{Path: "/b", Bytes: 90 * mib, Grew: 60 * mib, Over: time.Minute, Rate: mib},
+					Growth{Path: "/c", Bytes: 9 * mib, Grew: 6 * mib, Over: time.Minute, Rate: mib / 10})
+			},
+			bound: BoundFilesystem, offender: true,
+			message: "/app/logs/debug.log in checkout-7c9f/app grew 1.2 GiB in 60 s (20 MiB/s) to 4.0 GiB; also /spool (9000 files, 1.2 GiB, 3.0 MiB/s) and /b (90 MiB, 1.0 MiB/s); the file system of /var/lib/containerd is full in 17 min",
+		},
+		{
+			name: "two more that get files",
+			change: func(f *Facts, _ *Policy) {
+				f.Parts[0].Trends.Bytes = steady(0.1)
+				f.Parts[0].Usage.Inodes = 200_000
+				f.Parts[0].Trends.Inodes = Trend{Rate: Rate{Low: 900, Expected: 1000, High: 1100}, Rising: 10 * time.Second, Looks: 6}
+				f.Parts[0].Evidence = []Growth{
+					{Path: "/log", Bytes: mib, Grew: mib, Over: time.Second, Rate: mib},
+					{Path: "/tmp/sessions", Files: 150_000, Bytes: 600 * mib, Grew: 1, Over: time.Second, FileRate: 700},
+					{Path: "/tmp/locks", Files: 50_000, Over: time.Second, FileRate: 290},
+				}
+			},
+			bound: BoundFilesystem, resource: Inodes, offender: true,
+			message: "/tmp/sessions in checkout-7c9f/app holds 150000 files (600 MiB) and gets 700 more a second; also /tmp/locks (50000 files, 290 more a second); the file system of /var/lib/containerd is out of inodes in 14 min",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -400,6 +428,35 @@ func TestQuoteIsBounded(t *testing.T) {
 	} {
 		if got := quote(s); len(got) > 5*maxQuoted {
 			t.Errorf("%d bytes became %d", len(s), len(got))
+		}
+	}
+}
+
+// TestMessageLeavesRoom: further files are named as long as an Event takes what
+// is done about it, too.
+func TestMessageLeavesRoom(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		path  string
+		named int
+	}{
+		{"plain", "/var/log/" + strings.Repeat("a", 140), 3},
+		{"written out", "/" + strings.Repeat("\u202e", 50), 2},
+	} {
+		f := leaking()
+		f.Parts[0].Evidence = nil
+		for i := range 4 {
+			f.Parts[0].Evidence = append(f.Parts[0].Evidence, Growth{Path: c.path + strconv.Itoa(i), Bytes: gib, Grew: mib, Over: time.Second, Rate: float64(9-i) * mib})
+		}
+		v, _ := Judge(f, DefaultPolicy(), State{})
+		named := 0
+		for i := range 4 {
+			if strings.Contains(v.Message, strings.Trim(quote(c.path+strconv.Itoa(i)), `"`)) {
+				named++
+			}
+		}
+		if named != c.named || len(v.Message) > maxMessage || !strings.HasSuffix(v.Message, "is full in 17 min") {
+			t.Errorf("%s: %d bytes name %d files, want %d: %s", c.name, len(v.Message), named, c.named, v.Message)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,42 +11,80 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
 
-// maxQuoted bounds a file name in a message.
-const maxQuoted = 160
+const (
+	// maxQuoted bounds a file name in a message.
+	maxQuoted = 160
+	// maxMessage is up to where a message, in bytes, names further files: an Event
+	// has room for 1,024, also for what is done about it.
+	maxMessage = 800
+	// alsoNamed is how many those are.
+	alsoNamed = 2
+)
 
 // message is an offence in one sentence for a person at 3 a.m.: which file, in
-// what, how much, how fast, until when.
+// what, how much, how fast, which others, until when.
 func message(v Verdict, b forecast) string {
-	var s strings.Builder
-	s.WriteString(grown(v, b))
-	s.WriteString("; ")
-	s.WriteString(ending(v, b))
-	return s.String()
+	what, others := grown(v, b)
+	end := "; " + ending(v, b)
+	link := "; also "
+	for _, other := range others[:min(len(others), alsoNamed)] {
+		if len(what)+len(link)+len(other)+len(end) > maxMessage {
+			break
+		}
+		what += link + other
+		link = " and "
+	}
+	return what + end
 }
 
-func grown(v Verdict, b forecast) string {
+// grown tells what grew most, and the others that grew.
+func grown(v Verdict, b forecast) (what string, others []string) {
 	who := Name(v.Container)
 	if b.resource == Inodes {
 		return inodesGrown(v, b, who)
 	}
-	if len(v.Evidence) == 0 || v.Evidence[0].Grew <= 0 {
-		return fmt.Sprintf("%s holds %s on disk and grows by %s/s", who, size(float64(b.held)), size(b.own.Rate.Expected))
-	}
-	e := v.Evidence[0]
-	what := quote(e.Path)
-	if e.Files > 0 {
-		what += fmt.Sprintf(" (%d files)", e.Files)
-	}
-	return fmt.Sprintf("%s in %s grew %s in %s (%s/s)", what, who, size(float64(e.Grew)), span(e.Over), size(e.Rate))
-}
-
-func inodesGrown(v Verdict, b forecast, who string) string {
 	for _, e := range v.Evidence {
-		if e.FileRate > 0 {
-			return fmt.Sprintf("%s in %s holds %d files and gets %.0f more a second", quote(e.Path), who, e.Files, e.FileRate)
+		folder := ""
+		if e.Files > 0 {
+			folder = fmt.Sprintf("%d files", e.Files)
+		}
+		switch {
+		case e.Grew <= 0:
+		case what != "":
+			others = append(others, quote(e.Path)+inBrackets(folder, size(float64(e.Bytes)), size(e.Rate)+"/s"))
+		default:
+			what = fmt.Sprintf("%s in %s grew %s in %s (%s/s) to %s",
+				quote(e.Path)+inBrackets(folder), who, size(float64(e.Grew)), span(e.Over), size(e.Rate), size(float64(e.Bytes)))
 		}
 	}
-	return fmt.Sprintf("%s holds %d files on disk and makes %.0f more a second", who, b.held, b.own.Rate.Expected)
+	if what == "" {
+		what = fmt.Sprintf("%s holds %s on disk and grows by %s/s", who, size(float64(b.held)), size(b.own.Rate.Expected))
+	}
+	return what, others
+}
+
+func inodesGrown(v Verdict, b forecast, who string) (what string, others []string) {
+	for _, e := range v.Evidence {
+		switch {
+		case e.FileRate <= 0:
+		case what != "":
+			others = append(others, quote(e.Path)+fmt.Sprintf(" (%d files, %.0f more a second)", e.Files, e.FileRate))
+		default:
+			what = fmt.Sprintf("%s in %s holds %d files (%s) and gets %.0f more a second", quote(e.Path), who, e.Files, size(float64(e.Bytes)), e.FileRate)
+		}
+	}
+	if what == "" {
+		what = fmt.Sprintf("%s holds %d files on disk and makes %.0f more a second", who, b.held, b.own.Rate.Expected)
+	}
+	return what, others
+}
+
+// inBrackets is what is to be said beside a name, if anything is.
+func inBrackets(all ...string) string {
+	if all = slices.DeleteFunc(all, func(s string) bool { return s == "" }); len(all) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 func ending(v Verdict, b forecast) string {

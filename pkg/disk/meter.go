@@ -73,7 +73,7 @@ type Look struct {
 	Device     uint64          // of the layer's file system, as in /proc/self/mountinfo
 	Filesystem FilesystemUsage // at the end of the look; zero where it is not known
 	Files      []Item          // the largest, and the largest of those that changed since
-	Folders    []Item          // likewise, by what each holds itself, without its sub-folders
+	Folders    []Item          // likewise, by what each holds itself, and, as a Tree, with its sub-folders
 	Method     string          // the way it was taken, where that is not the Meter's own
 	Still      bool            // a Listener will tell of whatever changes it
 	Hot        bool            // a Prober can tell how it goes on
@@ -90,8 +90,9 @@ type Look struct {
 type Item struct {
 	Path  string // as the container sees it; of a path beyond 4 KiB only the start
 	Bytes int64  // allocated
-	Files int    // how many files a folder holds itself; 0 for a file
+	Files int    // how many files a folder holds; 0 for a file
 	New   bool   // a file made since the look before
+	Tree  bool   // a folder with all that is below it, else with the files in it alone
 }
 
 // FilesystemUsage is what a file system holds, in bytes and inodes, all

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +44,10 @@ func meterContractOn(t *testing.T, open func(*testing.T) Meter, ground func(*tes
 			c.make(t, dir)
 			syncFilesystem(t, dir) // what is written back may take other blocks
 			m := open(t)
+			if c.during != nil {
+				meterNeverWrong(t, m, dir, target, c, beyond[c.name])
+				return
+			}
 			if instead := beyond[c.name]; instead != nil {
 				look, err := m.Measure(t.Context(), target)
 				instead(t, dir, look, err)
@@ -83,6 +89,45 @@ func meterContractOn(t *testing.T, open func(*testing.T) Meter, ground func(*tes
 	})
 }
 
+const (
+	duringLooks = 200 // at a tree in which a writer works
+	duringTold  = 20  // figures of them at least, where a look may fail
+)
+
+// meterNeverWrong takes looks while a writer works. None may tell less than what
+// stays nor more than all there is at a time; the one after the end tells what
+// du does. What fails goes to instead.
+func meterNeverWrong(t *testing.T, m Meter, dir string, target Target, c contractTree, instead func(*testing.T, string, Look, error)) {
+	t.Helper()
+	agreesOn(t, m, dir, target)
+	least := du(t, dir)
+	most := least.plus(c.room)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { c.during(t, dir, stop) })
+	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	defer end()
+	deadline := time.Now().Add(time.Minute)
+	for looks, told := 0, 0; looks < duringLooks || told < duringTold; looks++ {
+		look, err := m.Measure(t.Context(), target)
+		switch got := look.Usage; {
+		case err != nil && instead == nil:
+			t.Fatalf("look %d: %v", looks, err)
+		case err != nil:
+			instead(t, dir, look, err)
+		case got.Bytes < least.Bytes || got.Bytes > most.Bytes || got.Inodes < least.Inodes || got.Inodes > most.Inodes:
+			t.Errorf("look %d: %+v, want from %+v to %+v", looks, got, least, most)
+		default:
+			told++
+		}
+		if looks >= duringLooks && time.Now().After(deadline) {
+			t.Fatalf("%d figures in %d looks, want %d", told, looks, duringTold)
+		}
+	}
+	end()
+	agreesOn(t, m, dir, target)
+}
+
 func syncFilesystem(t *testing.T, dir string) {
 	t.Helper()
 	f, err := os.Open(dir)
@@ -94,6 +139,11 @@ type contractTree struct {
 	name         string
 	root         bool
 	make, change func(t *testing.T, dir string)
+
+	// during runs while looks are taken, until stop is closed. It takes nothing
+	// away of what make made, and adds room at most.
+	during func(t *testing.T, dir string, stop <-chan struct{})
+	room   Usage
 }
 
 func contractTrees() []contractTree {
@@ -209,6 +259,19 @@ func contractTrees() []contractTree {
 			},
 			change: func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "open"))) },
 		},
+		{
+			name: "files that vanish",
+			make: func(t *testing.T, dir string) {
+				for i := range 300 {
+					write(t, filepath.Join(dir, "still", strconv.Itoa(i%10), strconv.Itoa(i)), 4096)
+				}
+			},
+			during: churn,
+			// The writer has at most two files of 64 KiB, for which XFS may reserve
+			// as much again, and three folders at a time; what is moved in front of
+			// a look may be met twice.
+			room: Usage{Bytes: 8*65536 + 8*4096, Inodes: 12},
+		},
 		{name: "5,000 deep", make: func(t *testing.T, dir string) { deep(t, dir, 5000) }},
 		{name: "20,000 wide", make: func(t *testing.T, dir string) {
 			for i := range 20_000 {
@@ -226,6 +289,28 @@ func contractTrees() []contractTree {
 			must(t, unix.Mount(filepath.Join(point, "file"), file, "", unix.MS_BIND, ""))
 			t.Cleanup(func() { must(t, unix.Unmount(file, unix.MNT_DETACH)) })
 		}},
+	}
+}
+
+// churn makes, renames and removes files and folders.
+func churn(t *testing.T, dir string, stop <-chan struct{}) {
+	data := make([]byte, 65536)
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		sub := filepath.Join(dir, fmt.Sprintf("tmp%d", i%3))
+		file := filepath.Join(sub, "f")
+		if err := errors.Join(
+			os.Mkdir(sub, 0o755), os.WriteFile(file, data, 0o644),
+			os.Rename(file, filepath.Join(dir, "still", "g")), os.Rename(sub, sub+"x"),
+			os.Remove(filepath.Join(dir, "still", "g")), os.Remove(sub+"x"),
+		); err != nil {
+			t.Errorf("writer: %v", err)
+			return
+		}
 	}
 }
 

@@ -1,9 +1,7 @@
 package disk
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,9 +33,9 @@ func Metrics() []Metric {
 		{"nodeagent_container_disk_inodes", "gauge", "inodes", containerLabels("part"), "Inodes held by what the container wrote, by part; the last good figure."},
 		{"nodeagent_container_disk_growth_bytes_per_second", "gauge", "bytes/s", containerLabels(), "Growth of the container's disk usage as expected from its samples; 0 when it does not grow."},
 		{"nodeagent_container_disk_growth_inodes_per_second", "gauge", "inodes/s", containerLabels(), "The same of its inodes. While they do not grow there is no series."},
-		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one), container or pod (an ephemeral-storage limit). While it does not grow there is no series, or +Inf where it still is an offender."},
-		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the highest rate that the samples allow."},
-		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound"), "The same at the lowest; within the horizon it makes an offender."},
+		{"nodeagent_container_disk_full_seconds", "gauge", "seconds", containerLabels("bound", "resource"), "Time until the container reaches its first bound, as expected: filesystem (the reserve of one, in bytes or inodes), container or pod (an ephemeral-storage limit). While it does not grow there is no series, or +Inf where it still is an offender."},
+		{"nodeagent_container_disk_full_soonest_seconds", "gauge", "seconds", containerLabels("bound", "resource"), "The same at the highest rate that the samples allow."},
+		{"nodeagent_container_disk_full_latest_seconds", "gauge", "seconds", containerLabels("bound", "resource"), "The same at the lowest; within the horizon it makes an offender."},
 		{"nodeagent_container_offender", "gauge", "", containerLabels(), "1 while the container is judged to fill a disk, else 0."},
 		{"nodeagent_filesystem_size_bytes", "gauge", "bytes", []string{"filesystem"}, "Size of a file system that containers write to."},
 		{"nodeagent_filesystem_used_bytes", "gauge", "bytes", []string{"filesystem"}, "Bytes used on it by all writers."},
@@ -54,7 +52,7 @@ func Metrics() []Metric {
 		{"nodeagent_disk_measure_age_seconds", "gauge", "seconds", containerLabels("part", "method"), "Age of the container's disk figure, by part; of the oldest where there are several."},
 		{"nodeagent_disk_measure_duration_seconds", "histogram", "seconds", []string{"method"}, "Time that one look took: at a folder, at the hot files of a walked one (probe), or, for open files, at all processes."},
 		{"nodeagent_disk_measure_failures_total", "counter", "", []string{"method"}, "Looks at a folder, or at a container's open files, that could not be taken."},
-		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method", "direction"}, "By how much a figure that is followed was wrong, found by walking the folder in full: below what there is, or above it. One that was right counts as below, by 0."},
+		{"nodeagent_disk_measure_error_bytes", "histogram", "bytes", []string{"method", "direction"}, "By how much a figure that is followed, or told by a probe (method probe), was wrong, found by walking the folder in full: below what there is, or above it. One that was right counts as below, by 0."},
 		{"nodeagent_disk_measure_error_inodes", "histogram", "inodes", []string{"method", "direction"}, "The same in inodes."},
 		{"nodeagent_disk_measures_stuck", "gauge", "", nil, "Looks that have been under way for more than a minute, as on a file system that hangs."},
 		{"nodeagent_disk_unsupported_layers", "gauge", "", []string{"snapshotter"}, "Layers that cannot be measured, because their snapshotter keeps no plain folder."},
@@ -113,6 +111,9 @@ func (w *Watcher) histogram(m Metric) {
 	}
 }
 
+// methodProbe is the method label of probes.
+const methodProbe = "probe"
+
 // The directions in which a figure can be wrong.
 const (
 	tooLow  = "below" // it told less than there is
@@ -137,101 +138,4 @@ func (w *Watcher) methods() [2]string {
 		m[1] = w.opts.OpenFiles.Method()
 	}
 	return m
-}
-
-// collector reads the watcher's state when it is scraped, so that the series
-// of a gone container are gone.
-type collector struct {
-	watcher *Watcher
-	descs   map[string]*prometheus.Desc
-}
-
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range c.descs {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	w := c.watcher
-	put := func(name string, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, value, labels...)
-	}
-	s := w.snapshot(time.Now())
-	for k, x := range s.containers {
-		collectContainer(put, k, x, w.methods())
-	}
-	for mount, x := range s.filesystems {
-		collectFilesystem(put, mount, x)
-	}
-	put("nodeagent_disk_measures_stuck", float64(s.stuck))
-	for name, n := range s.unsupported {
-		put("nodeagent_disk_unsupported_layers", float64(n), name)
-	}
-}
-
-func collectContainer(put func(string, float64, ...string), k seriesKey, x *containerSeries, methods [2]string) {
-	l := []string{k.namespace, k.pod, k.container, k.uid}
-	with := func(more ...string) []string { return append(l[:len(l):len(l)], more...) }
-	for part, p := range x.parts {
-		m := cmp.Or(p.method, methods[0])
-		if part == PartDeleted {
-			m = methods[1]
-		}
-		put("nodeagent_container_disk_bytes", float64(p.usage.Bytes), with(string(part))...)
-		put("nodeagent_container_disk_inodes", float64(p.usage.Inodes), with(string(part))...)
-		put("nodeagent_disk_measure_age_seconds", p.age.Seconds(), with(string(part), m)...)
-	}
-	if x.sandbox {
-		return
-	}
-	put("nodeagent_container_disk_growth_bytes_per_second", x.growth.bytes, l...)
-	// Most containers of a node do not grow: four series for each of them
-	// would be a third of all. An offender that stopped has those of its bound.
-	if x.growth.inodes > 0 {
-		put("nodeagent_container_disk_growth_inodes_per_second", x.growth.inodes, l...)
-	}
-	growing := func(name string, until time.Duration) {
-		if until != Never || x.offender {
-			put(name, seconds(until), with(string(x.bound))...)
-		}
-	}
-	growing("nodeagent_container_disk_full_seconds", x.until.Expected)
-	growing("nodeagent_container_disk_full_soonest_seconds", x.until.Soonest)
-	growing("nodeagent_container_disk_full_latest_seconds", x.until.Latest)
-	offender := 0.0
-	if x.offender {
-		offender = 1
-	}
-	put("nodeagent_container_offender", offender, l...)
-}
-
-func collectFilesystem(put func(string, float64, ...string), mount string, x filesystemSeries) {
-	put("nodeagent_filesystem_size_bytes", float64(x.usage.Size), mount)
-	put("nodeagent_filesystem_used_bytes", float64(x.usage.Used), mount)
-	put("nodeagent_filesystem_available_bytes", float64(x.usage.Avail), mount)
-	put("nodeagent_filesystem_reserve_bytes", float64(x.reserve), mount)
-	put("nodeagent_filesystem_unattributed_bytes", float64(max(0, x.usage.Used-x.attributed)), mount)
-	if x.kept {
-		put("nodeagent_filesystem_images_bytes", float64(x.images), mount)
-		put("nodeagent_filesystem_orphaned_bytes", float64(x.orphaned), mount)
-	}
-	put("nodeagent_filesystem_full_seconds", seconds(x.full), mount, string(Bytes))
-	if x.usage.Inodes > 0 {
-		put("nodeagent_filesystem_size_inodes", float64(x.usage.Inodes), mount)
-		put("nodeagent_filesystem_used_inodes", float64(x.usage.InodesUsed), mount)
-		put("nodeagent_filesystem_available_inodes", float64(x.usage.InodesFree), mount)
-		put("nodeagent_filesystem_reserve_inodes", float64(x.inodeReserve), mount)
-		put("nodeagent_filesystem_full_seconds", seconds(x.inodesFull), mount, string(Inodes))
-	}
-}
-
-// seconds is a time until full as a metric has it.
-func seconds(d time.Duration) float64 {
-	if d == Never {
-		return math.Inf(1)
-	}
-	return d.Seconds()
 }

@@ -209,13 +209,15 @@ func TestOpenFiles(t *testing.T) {
 }
 
 func testOpenFiles(t *testing.T, root string) {
+	// Where nobody else writes: a file lies in one piece there, and takes no block
+	// more when it is written back.
+	dir := newOverlay(t, "ext4", nil).backing
 	top := makeCgroup(t, filepath.Join(root, fmt.Sprintf("nodeagent-test-%d", os.Getpid())))
 	one := makeCgroup(t, filepath.Join(top, "one"))
 	nested := makeCgroup(t, filepath.Join(one, "child"))
 	other := makeCgroup(t, filepath.Join(top, "other"))
 	a, b, c := startHolder(t, one), startHolder(t, nested), startHolder(t, other)
 
-	dir := t.TempDir()
 	var st unix.Stat_t
 	must(t, unix.Stat(dir, &st))
 	in := func(cgroup string) Holder {
@@ -301,17 +303,9 @@ func TestOpenFilesInAnOverlay(t *testing.T) {
 	for _, root = range hierarchies(t) {
 		break
 	}
+	merged := newOverlay(t, "ext4", func(t testing.TB, lower string) { write(t, filepath.Join(lower, "of-the-image"), 2<<20) }).merged
 	group := makeCgroup(t, filepath.Join(root, fmt.Sprintf("nodeagent-test-%d", os.Getpid())))
-	p := startHolder(t, group)
-	dir := t.TempDir()
-	for _, name := range []string{"lower", "upper", "work", "merged"} {
-		must(t, os.Mkdir(filepath.Join(dir, name), 0o755))
-	}
-	write(t, filepath.Join(dir, "lower/of-the-image"), 2<<20)
-	merged := filepath.Join(dir, "merged")
-	must(t, unix.Mount("overlay", merged, "overlay", 0, fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)))
-	t.Cleanup(func() { must(t, unix.Unmount(merged, unix.MNT_DETACH)) })
-	t.Cleanup(p.end) // before the mount goes
+	p := startHolder(t, group) // its end comes before the mount goes
 
 	file := filepath.Join(merged, "app.log")
 	write(t, file, 5<<20)

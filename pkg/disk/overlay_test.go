@@ -74,9 +74,15 @@ func run(t testing.TB, program string, args ...string) {
 // agrees waits until the meter tells what du tells.
 func agrees(t *testing.T, m Meter, dir string) Look {
 	t.Helper()
+	return agreesOn(t, m, dir, layerAt(dir))
+}
+
+// agreesOn does it where the target is not the folder alone.
+func agreesOn(t *testing.T, m Meter, dir string, target Target) Look {
+	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
-		look, err := m.Measure(t.Context(), layerAt(dir))
+		look, err := m.Measure(t.Context(), target)
 		want := du(t, dir)
 		if err == nil && look.Usage == want {
 			return look

@@ -130,6 +130,7 @@ type place struct {
 	walked     time.Time     // start of the last look that was none
 	hot        bool          // that one said that there may be some
 	blind      bool          // it found more than they had seen
+	foretold   bool          // the figure is a probe's
 	base       Usage         // its figure
 	baseAt     time.Time     // when that was true
 	probing    time.Time     // start of the probe that runs; zero: none does
@@ -168,6 +169,8 @@ func (p *place) look(l Look) {
 	if p.takenBack = 0; !l.Probed {
 		p.since = l.Started
 		p.rebase(l)
+	} else {
+		p.foretold = true
 	}
 	p.device = l.Device
 	p.sample(l.Started.Add(l.Took), l.Usage, l.Filesystem)

@@ -35,6 +35,7 @@ type hotLayer struct {
 	look  Look            // its files and folders are what is told as evidence
 	items map[string]Item // of files, by path, once one of them changed
 	dirs  map[string]Item
+	trees []Item
 	fresh bool // evidence is to be made anew
 	stat  unix.Stat_t
 }
@@ -364,7 +365,7 @@ func (l *hotLayer) came(dir int, f *hotFolder, name []byte) {
 	}
 	k := hotKnown{l.stat.Ino, l.stat.Blocks * 512}
 	isNew := madeAt(dir, name) >= l.began
-	f.bytes, f.count = f.bytes+k.bytes, f.count+1
+	l.holds(f, k.bytes, 1)
 	if isNew || l.off[k.ino] {
 		l.usage.Bytes += k.bytes
 		l.usage.Inodes++
@@ -385,7 +386,7 @@ func (l *hotLayer) came(dir int, f *hotFolder, name []byte) {
 // gone takes off a file that is no longer in its folder, unless it was met in
 // another. path is a hot one's.
 func (l *hotLayer) gone(f *hotFolder, k hotKnown, path string) {
-	f.bytes, f.count = f.bytes-k.bytes, f.count-1
+	l.holds(f, -k.bytes, -1)
 	l.told(f, Item{})
 	if path != "" {
 		delete(l.items, path)
@@ -426,13 +427,29 @@ func (l *hotLayer) drop(f *hotFolder) {
 		}
 	}
 	delete(l.dirs, f.shown())
+	l.trees = slices.DeleteFunc(l.trees, func(it Item) bool { return it.Path == f.shown() })
 }
 
 // grow takes in what a file holds now, and tells whether that is something else.
 func (l *hotLayer) grow(f *hotFolder, before, bytes int64) bool {
-	f.bytes += bytes - before
+	if before == bytes {
+		return false
+	}
+	l.holds(f, bytes-before, 0)
 	l.usage.Bytes += bytes - before
-	return before != bytes
+	return true
+}
+
+// holds takes in by how much more, or less, a folder holds, and so do those above
+// it that are told with all below them.
+func (l *hotLayer) holds(f *hotFolder, bytes int64, files int) {
+	f.bytes, f.count = f.bytes+bytes, f.count+files
+	l.open()
+	for i := range l.trees {
+		if it := &l.trees[i]; below(f.shown(), it.Path) {
+			it.Bytes, it.Files = it.Bytes+bytes, it.Files+files
+		}
+	}
 }
 
 func (l *hotLayer) renamed(x *hotFile, name []byte) {
@@ -460,17 +477,27 @@ func (f *hotFolder) entry(name []byte) string { return f.path + "/" + string(nam
 
 func (x *hotFile) path() string { return x.folder.entry(x.name) }
 
-// told notes a file as evidence, and its folder.
-func (l *hotLayer) told(f *hotFolder, it Item) {
-	if l.items == nil {
-		l.items, l.dirs = make(map[string]Item), make(map[string]Item)
-		for _, it := range l.look.Files {
-			l.items[it.Path] = it
-		}
-		for _, it := range l.look.Folders {
+// open makes what the walk told as evidence ready to be changed.
+func (l *hotLayer) open() {
+	if l.items != nil {
+		return
+	}
+	l.items, l.dirs = make(map[string]Item), make(map[string]Item)
+	for _, it := range l.look.Files {
+		l.items[it.Path] = it
+	}
+	for _, it := range l.look.Folders {
+		if it.Tree {
+			l.trees = append(l.trees, it)
+		} else {
 			l.dirs[it.Path] = it
 		}
 	}
+}
+
+// told notes a file as evidence, and its folder.
+func (l *hotLayer) told(f *hotFolder, it Item) {
+	l.open()
 	l.fresh = true
 	if it.Path != "" {
 		l.items[it.Path] = it
@@ -484,7 +511,7 @@ func (l *hotLayer) evidence() (files, folders []Item) {
 		return l.look.Files, l.look.Folders
 	}
 	l.fresh = false
-	l.look.Files, l.look.Folders = make([]Item, 0, len(l.items)), make([]Item, 0, len(l.dirs))
+	l.look.Files, l.look.Folders = make([]Item, 0, len(l.items)), make([]Item, 0, len(l.dirs)+len(l.trees))
 	for path, it := range l.items {
 		l.look.Files = append(l.look.Files, it)
 		if it.New {
@@ -495,5 +522,6 @@ func (l *hotLayer) evidence() (files, folders []Item) {
 	for _, it := range l.dirs {
 		l.look.Folders = append(l.look.Folders, it)
 	}
+	l.look.Folders = append(l.look.Folders, l.trees...)
 	return l.look.Files, l.look.Folders
 }

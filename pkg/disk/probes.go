@@ -13,7 +13,8 @@ import "time"
 // more than its probes had seen, then the files that change are not
 // the hot ones, and that nothing changed in the hot ones says nothing. So the
 // samples since the look before are taken back, and until a look is content with
-// its probes again, those that find no change are no samples.
+// its probes again, those that find no change are no samples. By how much the last
+// of them was wrong is a metric.
 
 // probes tells whether a place is to be probed.
 func (p *place) probes() bool { return p.hot && p.probeEvery > 0 }
@@ -27,7 +28,8 @@ func (p *place) stirs() bool {
 // rebase takes in a look that is no probe, before it becomes a sample.
 func (p *place) rebase(l Look) {
 	at := l.Started.Add(l.Took)
-	if !p.baseAt.IsZero() && p.at.After(p.baseAt) {
+	if p.foretold {
+		p.foretold = false
 		p.blind = farther(l.Usage.Bytes, p.usage.Bytes, p.base.Bytes) ||
 			farther(l.Usage.Inodes, p.usage.Inodes, p.base.Inodes)
 		if p.blind {
@@ -35,6 +37,33 @@ func (p *place) rebase(l Look) {
 		}
 	}
 	p.base, p.baseAt = l.Usage, at
+}
+
+// corrects tells by how much the figure that a look which is no probe replaces was
+// wrong, where it was a probe's: what there is, less what was told. What it has
+// grown by since at its rate is no error.
+func (p *place) corrects(l Look) (by Usage, ok bool) {
+	if l.Probed || !p.foretold {
+		return Usage{}, false
+	}
+	since := l.Started.Add(l.Took).Sub(p.at).Seconds()
+	wrong := func(is, was int64, t Trend) int64 { return outside(is, was, was+int64(since*t.Rate.High)) }
+	return Usage{
+		Bytes:  wrong(l.Usage.Bytes, p.usage.Bytes, p.trends.Bytes),
+		Inodes: wrong(l.Usage.Inodes, p.usage.Inodes, p.trends.Inodes),
+	}, true
+}
+
+// outside is how far x is from what lies between a and b; negative: the figures
+// were too high.
+func outside(x, a, b int64) int64 {
+	switch {
+	case x < min(a, b):
+		return x - min(a, b)
+	case x > max(a, b):
+		return x - max(a, b)
+	}
+	return 0
 }
 
 // farther tells whether it is farther from b to a than from b to c.

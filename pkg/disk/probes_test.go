@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // probing is a stage whose looks are costly and that can be probed.
@@ -81,7 +83,8 @@ func TestWatcherProbesBetweenLooks(t *testing.T) {
 		s.hot = func(s float64) int64 { return int64(leak(s) * mib) }
 		giant := s.add(app, holds(leak))
 		s.stage.cost[giant.Layer.Upper] = 8 * time.Second
-		w := watch(t, s.options(t))
+		o := s.options(t)
+		w := watch(t, o)
 		pass(400 * time.Second)
 		if n := s.count(giant); n > 4 {
 			t.Errorf("walked %d times in 400 s, want 3", n)
@@ -116,7 +119,31 @@ func TestWatcherProbesBetweenLooks(t *testing.T) {
 		if s.count(giant) == walks {
 			t.Error("never looked at while it grew")
 		}
+		if n, below, above := probeErrors(t, o.Registerer); n < 2 || below > mib || above > mib {
+			t.Errorf("%d walks found probes wrong by %.0f bytes below and %.0f above; they saw all", n, below, above)
+		}
 	})
+}
+
+// probeErrors are how often a walk corrected a probe, and by how many bytes in all.
+func probeErrors(t *testing.T, r prometheus.Registerer) (n uint64, below, above float64) {
+	t.Helper()
+	for _, m := range gather(t, r)["nodeagent_disk_measure_error_bytes"] {
+		labels := make(map[string]string)
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		if labels["method"] != "probe" {
+			continue
+		}
+		n += m.GetHistogram().GetSampleCount()
+		if labels["direction"] == tooLow {
+			below += m.GetHistogram().GetSampleSum()
+		} else {
+			above += m.GetHistogram().GetSampleSum()
+		}
+	}
+	return n, below, above
 }
 
 // TestWatcherBelievesNoBlindProbe: where the files that grow are not the hot
@@ -135,6 +162,11 @@ func TestWatcherBelievesNoBlindProbe(t *testing.T) {
 			w := watch(t, o)
 			pass(20 * time.Minute)
 			out = w.Verdicts()[0]
+			// The first probes told 10 MiB as of the start, the walk after them
+			// of 40 s later and more.
+			if n, below, above := probeErrors(t, o.Registerer); probes != (n > 0) || probes != (below > 40*mib) || above > 0 {
+				t.Errorf("with probes %v: %d walks corrected one, by %.0f bytes that it had not seen and %.0f too many", probes, n, below, above)
+			}
 		})
 		return out
 	}
@@ -144,6 +176,35 @@ func TestWatcherBelievesNoBlindProbe(t *testing.T) {
 	}
 	if r, want := with.Rate.Expected, without.Rate.Expected; r < 0.9*want || r > 1.1*want {
 		t.Errorf("it grows by %.0f bytes/s, without probes by %.0f", r, want)
+	}
+}
+
+// TestCorrects: what a place grew by between a probe and the end of the walk, at
+// the rate that its samples allow, is no error of the probe.
+func TestCorrects(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		foretold bool
+		probed   bool
+		grew     int64 // MiB, in the second since
+		want     int64
+		corrects bool
+	}{
+		{"as expected", true, false, 20, 0, true},
+		{"nothing more", true, false, 0, 0, true},
+		{"more than the probe saw", true, false, 50, 30, true},
+		{"less", true, false, -5, -5, true},
+		{"a probe", true, true, 50, 0, false},
+		{"after a walk", false, false, 50, 0, false},
+	} {
+		p := &place{foretold: c.foretold, at: epoch, usage: Usage{Bytes: 100 * mib, Inodes: 7}}
+		p.trends.Bytes.Rate.High = 20 * mib
+		by, corrects := p.corrects(Look{
+			Started: epoch, Took: time.Second, Probed: c.probed, Usage: Usage{Bytes: (100 + c.grew) * mib, Inodes: 7},
+		})
+		if by != (Usage{Bytes: c.want * mib}) || corrects != c.corrects {
+			t.Errorf("%s: %+v, %v; want %d MiB, %v", c.name, by, corrects, c.want, c.corrects)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ type containerSeries struct {
 	growth   struct{ bytes, inodes float64 } // a second
 	until    Until                           // of the one that is full first
 	bound    Bound
+	resource Resource
 	offender bool
 	sandbox  bool
 }
@@ -141,7 +142,7 @@ func (s *snapshot) add(t *track, now time.Time, at func(*place) time.Time) {
 		s.containers[k] = x
 	}
 	if u := t.verdict.Until; x.bound == "" || u.Expected < x.until.Expected {
-		x.until, x.bound = u, t.verdict.Bound
+		x.until, x.bound, x.resource = u, t.verdict.Bound, t.verdict.Resource
 	}
 	x.offender = x.offender || t.verdict.Offender
 	for _, h := range t.holds {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nodeagent/nodeagent/pkg/runtime"
 )
@@ -25,43 +27,21 @@ import (
 // tells to the contract: its layers are folders, so that du can look at them too.
 // Layers that are devices are in cmd/nodeagent's TestSnapshotters.
 func TestSnapshotterContract(t *testing.T) {
-	socket := snapshotDaemon(t)
-	c, err := client.New(socket)
-	must(t, err)
-	t.Cleanup(func() { must(t, c.Close()) })
-	containers, err := runtime.NewWatcher(runtime.Config{Socket: socket, Namespaces: []string{"k8s.io"}})
-	must(t, err)
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- containers.Run(ctx) }()
-	t.Cleanup(func() { stop(); must(t, <-ended) })
-
-	meter := NewSnapshotMeter("/", func(ctx context.Context, namespace string, layer runtime.Layer) (Usage, error) {
-		size, inodes, err := containers.Usage(ctx, namespace, layer)
-		if errors.Is(err, runtime.ErrNoLayer) { // as cmd/nodeagent has it
-			err = fmt.Errorf("%w: %w", ErrGone, err)
-		}
-		return Usage{Bytes: size, Inodes: inodes}, err
-	})
+	c, meter := snapshotMeter(t)
 	layers := 0
 	ground := func(t *testing.T) (string, Target) {
 		layers++
-		key := fmt.Sprint("layer-", layers)
-		mounts, err := c.SnapshotService("native").Prepare(namespaces.WithNamespace(t.Context(), "k8s.io"), key, "",
-			snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"})) // nobody uses it
-		must(t, err)
-		layer := runtime.Layer{Snapshotter: "native", Key: key, Source: mounts[0].Source}
+		layer := unused(t, c, "native", fmt.Sprint("layer-", layers))
 		return layer.Source, Target{Layer: layer, Namespace: "k8s.io"}
 	}
-	_, target := ground(t)
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if _, err := meter.Measure(t.Context(), target); err == nil {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
 	meterContractOn(t, func(*testing.T) Meter { return meter }, ground, beyond{
+		// Its walk fails over a file that vanishes. That is no figure, and no sign
+		// that the layer is gone: the last figure stays.
+		"files that vanish": func(t *testing.T, _ string, look Look, err error) {
+			if look.Usage != (Usage{}) || errors.Is(err, ErrGone) || t.Context().Err() != nil {
+				t.Errorf("told %+v, %v", look.Usage, err)
+			}
+		},
 		// containerd names each folder by its whole path, which has an end. It
 		// fails then, and tells no part of the truth.
 		"5,000 deep": func(t *testing.T, dir string, look Look, err error) {
@@ -78,6 +58,109 @@ func TestSnapshotterContract(t *testing.T) {
 			}
 		},
 	})
+}
+
+// TestOrphansOfADaemon: what snapshots take that a real containerd keeps and no
+// container uses is told as what du says of them, and of no container.
+func TestOrphansOfADaemon(t *testing.T) {
+	disk := newOverlay(t, "ext4", nil).backing
+	t.Setenv("TMPDIR", disk)
+	c, meter := snapshotMeter(t)
+	own := unused(t, c, "overlayfs", "own")
+	overlay, native := unused(t, c, "overlayfs", "left-over"), unused(t, c, "native", "left-over-copy")
+	for i, folder := range []string{own.Upper, overlay.Upper, native.Source} {
+		write(t, filepath.Join(folder, "a/b/file"), (i+1)*3_000_000)
+	}
+	syncFilesystem(t, disk)
+	app := container("web-0", "u-1", "app", "1")
+	app.Layer = own
+	all := []runtime.Container{app}
+	storage := func(orphans ...runtime.Layer) []runtime.Storage {
+		var out []runtime.Storage
+		for _, l := range orphans {
+			out = append(out, runtime.Storage{Snapshotter: l.Snapshotter, Orphans: []runtime.Orphan{{Namespace: "k8s.io", Layer: l}}})
+		}
+		return out
+	}
+	var told atomic.Pointer[[]runtime.Storage]
+	tell := func(s []runtime.Storage) { told.Store(&s) }
+	tell(storage(overlay, native))
+	registry := prometheus.NewRegistry()
+	watch(t, Options{
+		Containers: func() []runtime.Container { return all }, Storage: func() []runtime.Storage { return *told.Load() },
+		Meter: NewWalker("/"), Snapshots: meter, Policy: DefaultPolicy(), Registerer: registry,
+	})
+	figure := func(name, label, value string) float64 {
+		got := series(gather(t, registry)[name], label, value)
+		if len(got) != 1 {
+			return -1
+		}
+		return got[0]
+	}
+	until := func(what string, orphans int64) {
+		t.Helper()
+		layer := float64(du(t, own.Upper).Bytes)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			o, l := figure("nodeagent_filesystem_orphaned_bytes", "filesystem", disk), figure("nodeagent_container_disk_bytes", "part", "layer")
+			if o == float64(orphans) && l == layer {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: orphaned %v, the container's %v; du says %d and %v", what, o, l, orphans, layer)
+			}
+		}
+	}
+	until("two are left over", du(t, overlay.Upper).Bytes+du(t, native.Source).Bytes)
+	must(t, c.SnapshotService("overlayfs").Remove(namespaces.WithNamespace(t.Context(), "k8s.io"), overlay.Key))
+	tell(storage(native))
+	until("one is removed", du(t, native.Source).Bytes)
+}
+
+// snapshotMeter is one that asks a containerd of the test's own, over the
+// connection that the agent has, and a client of that.
+func snapshotMeter(t *testing.T) (*client.Client, *SnapshotMeter) {
+	t.Helper()
+	socket := snapshotDaemon(t)
+	c, err := client.New(socket)
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	containers, err := runtime.NewWatcher(runtime.Config{Socket: socket, Namespaces: []string{"k8s.io"}})
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- containers.Run(ctx) }()
+	t.Cleanup(func() { stop(); must(t, <-ended) })
+	for late := time.After(time.Minute); ; {
+		changed := containers.Changed()
+		if !containers.Containers().Confirmed.IsZero() {
+			break
+		}
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatal("containerd does not answer")
+		}
+	}
+	return c, NewSnapshotMeter("/", func(ctx context.Context, namespace string, layer runtime.Layer) (Usage, error) {
+		size, inodes, err := containers.Usage(ctx, namespace, layer)
+		if errors.Is(err, runtime.ErrNoLayer) { // as cmd/nodeagent has it
+			err = fmt.Errorf("%w: %w", ErrGone, err)
+		}
+		return Usage{Bytes: size, Inodes: inodes}, err
+	})
+}
+
+// unused makes a snapshot that no container has.
+func unused(t *testing.T, c *client.Client, snapshotter, key string) runtime.Layer {
+	t.Helper()
+	mounts, err := c.SnapshotService(snapshotter).Prepare(namespaces.WithNamespace(t.Context(), "k8s.io"), key, "",
+		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"}))
+	must(t, err)
+	layer := runtime.Layer{Snapshotter: snapshotter, Key: key, Source: mounts[0].Source}
+	if snapshotter == "overlayfs" { // without layers below: a bind mount of the upper folder
+		layer.Upper, layer.Source = layer.Source, ""
+	}
+	return layer
 }
 
 // snapshotDaemon starts a containerd with the native snapshotter, without what

@@ -1,5 +1,13 @@
 package disk
 
+// itemKey tells the items of one look apart that are all files, or all folders.
+type itemKey struct {
+	path string
+	tree bool
+}
+
+func (it Item) key() itemKey { return itemKey{it.Path, it.Tree} }
+
 // top keeps the largest items of a stream: a heap whose root is the smallest
 // that is kept.
 type top struct {
@@ -53,18 +61,18 @@ func (t *top) down(i int) {
 	}
 }
 
-// union joins two tops, each path once.
+// union joins two tops, each item once.
 func union(a, b *top) []Item {
 	if len(a.items)+len(b.items) == 0 {
 		return nil
 	}
 	out := append(make([]Item, 0, len(a.items)+len(b.items)), a.items...)
-	seen := make(map[string]bool, len(out))
+	seen := make(map[itemKey]bool, len(out))
 	for _, it := range out {
-		seen[it.Path] = true
+		seen[it.key()] = true
 	}
 	for _, it := range b.items {
-		if !seen[it.Path] {
+		if !seen[it.key()] {
 			out = append(out, it)
 		}
 	}

@@ -50,7 +50,7 @@ const (
 type Growth struct {
 	Part     Part          // what it is counted as
 	Path     string        // as the container sees it: /app/logs/debug.log; as the host does in logs
-	Files    int           // 0 for a file; for a folder told as a whole, how many files it holds itself
+	Files    int           // 0 for a file; of a folder told as a whole how many files: its own, or all below it
 	Bytes    int64         // allocated now
 	Grew     int64         // bytes it grew by in Over
 	Over     time.Duration // about the last minute, or since it was first seen to change

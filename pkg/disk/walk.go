@@ -166,19 +166,23 @@ type walk struct {
 
 // frame is a folder that is being walked.
 type frame struct {
-	fd      int // -1 while closed
-	ino     uint64
-	off     int64 // where reading it goes on
-	eof     bool
-	path    int    // length of its path in walk.path
-	pending []byte // names of sub-folders still to be entered, each with its NUL
-	bytes   int64  // of the files it holds itself
-	touched bool   // one of them changed
-	count   int
-	reads   int        // of its names
-	changed int64      // its ctime before them
-	hot     *hotFolder // once a hot file is in it
-	cut     bool       // its path is not the whole one
+	fd       int // -1 while closed
+	ino      uint64
+	off      int64  // where reading it goes on
+	path     int    // length of its path in walk.path
+	pending  []byte // names of sub-folders still to be entered, each with its NUL
+	bytes    int64  // of the files it holds itself
+	count    int
+	below    int64      // bytes of those in its sub-folders, in any depth
+	deeper   int        // how many those are
+	changed  int64      // its ctime before its names were read
+	hot      *hotFolder // once a hot file is in it
+	reads    int32      // of its names
+	branches int32      // sub-folders with files
+	eof      bool
+	cut      bool // its path is not the whole one
+	touched  bool // one of its files changed
+	stirred  bool // one in its sub-folders did
 }
 
 func newWalk() *walk {
@@ -438,6 +442,7 @@ func (w *walk) leave(f *frame) error {
 		return nil
 	}
 	up := &w.stack[len(w.stack)-1]
+	up.take(f)
 	w.path = w.path[:up.path]
 	if up.fd >= 0 {
 		return nil
@@ -469,13 +474,36 @@ func (w *walk) reopen(up *frame, child int) error {
 	return err
 }
 
+// take takes in what a sub-folder held that is left.
+func (f *frame) take(sub *frame) {
+	count := sub.count + sub.deeper
+	if count == 0 {
+		return
+	}
+	f.below += sub.bytes + sub.below
+	f.deeper += count
+	f.branches++
+	f.stirred = f.stirred || sub.touched || sub.stirred
+}
+
+// noteFolder keeps the folder that is left as evidence where it is among the
+// largest: for the files that it holds itself, and for all below it. Where these are all
+// in one sub-folder, that one says the same.
 func (w *walk) noteFolder(f *frame) {
 	if f.hot != nil {
 		f.hot.bytes, f.hot.count = f.bytes, f.count
 	}
-	it := Item{Bytes: f.bytes, Files: f.count}
-	large := f.count > 1 && w.folders.wants(f.bytes)
-	changed := f.count > 1 && f.touched && w.changedFolders.wants(f.bytes)
+	if f.count > 1 {
+		w.keepFolder(Item{Bytes: f.bytes, Files: f.count}, f.touched)
+	}
+	if f.branches > 1 || f.branches == 1 && f.count > 0 {
+		w.keepFolder(Item{Bytes: f.bytes + f.below, Files: f.count + f.deeper, Tree: true}, f.touched || f.stirred)
+	}
+}
+
+func (w *walk) keepFolder(it Item, touched bool) {
+	large := w.folders.wants(it.Bytes)
+	changed := touched && w.changedFolders.wants(it.Bytes)
 	if !large && !changed {
 		return
 	}

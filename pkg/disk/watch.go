@@ -110,7 +110,7 @@ type Watcher struct {
 	offences  chan Verdict
 	durations *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
-	errors    *prometheus.HistogramVec // in bytes, of figures that are followed
+	errors    *prometheus.HistogramVec // in bytes, of figures that are followed or probed
 
 	inodeErrors *prometheus.HistogramVec
 
@@ -432,7 +432,7 @@ func (w *Watcher) count(r result) {
 	method := cmp.Or(r.look.Method, r.place.method, w.opts.Meter.Method())
 	w.failures.WithLabelValues(method) // an alert needs the 0 before the first
 	if r.probe {
-		w.durations.WithLabelValues("probe").Observe(r.took.Seconds())
+		w.durations.WithLabelValues(methodProbe).Observe(r.took.Seconds())
 		return
 	}
 	w.durations.WithLabelValues(method).Observe(r.took.Seconds())
@@ -472,6 +472,10 @@ func (w *Watcher) fail(p *place, err error) {
 
 // look takes in a good look, and judges every container that has the place.
 func (w *Watcher) look(p *place, l Look) {
+	if by, corrects := p.corrects(l); corrects {
+		wrong(w.errors, methodProbe, by.Bytes)
+		wrong(w.inodeErrors, methodProbe, by.Inodes)
+	}
 	p.look(l)
 	p.fs = w.filesystem(p, l)
 	for _, t := range p.tracks {

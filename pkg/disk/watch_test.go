@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,7 +123,7 @@ func still(mb float64) func(time.Duration) (Look, error) {
 	return holds(func(float64) float64 { return mb })
 }
 
-func (s *stage) options(t *testing.T) Options {
+func (s *stage) options(t testing.TB) Options {
 	return Options{
 		Containers: s.list, Meter: s, Policy: DefaultPolicy(),
 		Proc: procWith(t, mountinfoOfTest), Registerer: prometheus.NewRegistry(),
@@ -134,7 +135,7 @@ const mountinfoOfTest = `22 1 254:0 / / rw - ext4 /dev/vda rw
 41 22 8:32 / /hung rw - nfs hung rw
 `
 
-func procWith(t *testing.T, mountinfo string) string {
+func procWith(t testing.TB, mountinfo string) string {
 	proc := t.TempDir()
 	write(t, filepath.Join(proc, "self/mountinfo"), 0)
 	must(t, os.WriteFile(filepath.Join(proc, "self/mountinfo"), []byte(mountinfo), 0o644))
@@ -142,7 +143,7 @@ func procWith(t *testing.T, mountinfo string) string {
 }
 
 // watch runs a watcher until the test ends.
-func watch(t *testing.T, o Options) *Watcher {
+func watch(t testing.TB, o Options) *Watcher {
 	t.Helper()
 	w, err := NewWatcher(o)
 	must(t, err)
@@ -262,8 +263,13 @@ func TestWatcherForgetsTheGone(t *testing.T) {
 		o := s.options(t)
 		w := watch(t, o)
 		pass(8 * time.Second)
-		if n := gather(t, o.Registerer)["nodeagent_disk_measure_failures_total"][0].GetCounter().GetValue(); n != 0 {
+		m := gather(t, o.Registerer)
+		if n := m["nodeagent_disk_measure_failures_total"][0].GetCounter().GetValue(); n != 0 {
 			t.Errorf("%v failures, a gone layer is none", n)
+		}
+		const age = "nodeagent_disk_measure_age_seconds"
+		if len(m[age]) != 2 {
+			t.Errorf("ages %v, want one of each container", m[age])
 		}
 		s.remove("p")
 		s.remove(app.ID)
@@ -271,9 +277,8 @@ func TestWatcherForgetsTheGone(t *testing.T) {
 		if got := w.Verdicts(); len(got) != 0 {
 			t.Errorf("verdicts %+v", got)
 		}
-		m := gather(t, o.Registerer)
-		for name, series := range m {
-			if strings.HasPrefix(name, "nodeagent_container_") || strings.HasPrefix(name, "nodeagent_filesystem_") {
+		for name, series := range gather(t, o.Registerer) {
+			if strings.HasPrefix(name, "nodeagent_container_") || strings.HasPrefix(name, "nodeagent_filesystem_") || name == age {
 				t.Errorf("%s still has %v", name, series)
 			}
 		}
@@ -302,8 +307,8 @@ func TestWatcherTellsNothingOfTheGone(t *testing.T) {
 	})
 }
 
-// TestWatcherMixesNoPods: an old pod and its successor of the same name, and
-// two attempts of one container in it.
+// TestWatcherMixesNoPods: an old pod and its successor of the same name, two
+// attempts of one container in it, and a pod of that name in another namespace.
 func TestWatcherMixesNoPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
@@ -312,11 +317,14 @@ func TestWatcherMixesNoPods(t *testing.T) {
 		s.add(container("web-0", "new", "app", "3"), still(4))
 		box := container("web-0", "new", "", "4")
 		box.Sandbox = true
-		s.add(box, still(0.004))
+		s.add(box, still(1))
 		same := container("web-0", "other", "app", "1") // containerd's ids are unique in a namespace only
 		same.Namespace = "moby"
 		same.Pod = runtime.Pod{}
 		s.add(same, still(50))
+		elsewhere := container("web-0", "staged", "app", "5")
+		elsewhere.Pod.Namespace = "stage"
+		s.add(elsewhere, still(9))
 		o := s.options(t)
 		w := watch(t, o)
 		pass(5 * time.Second)
@@ -326,8 +334,19 @@ func TestWatcherMixesNoPods(t *testing.T) {
 		if b, n := w.Used("new"); b != 7*mib || n != 2 {
 			t.Errorf("new: %d bytes of %d", b, n)
 		}
-		if n := len(gather(t, o.Registerer)["nodeagent_container_disk_bytes"]); n != 4 {
-			t.Errorf("%d series, want old, new, POD and moby/1", n)
+		if b, n := w.Used("staged"); b != 9*mib || n != 1 {
+			t.Errorf("staged: %d bytes of %d", b, n)
+		}
+		got := make(map[string]float64) // MiB
+		for _, m := range gather(t, o.Registerer)["nodeagent_container_disk_bytes"] {
+			l := labels(m)
+			got[l["namespace"]+"/"+l["pod"]+"/"+l["uid"]+"/"+l["container"]] += m.GetGauge().GetValue() / mib
+		}
+		want := map[string]float64{
+			"shop/web-0/old/app": 100, "shop/web-0/new/app": 7, "shop/web-0/new/POD": 1, "stage/web-0/staged/app": 9, "///moby/1": 50,
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("series %v, want %v", got, want)
 		}
 	})
 }

@@ -3,7 +3,7 @@ package notify
 import (
 	"context"
 	"encoding/json"
-	"net"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/test/apiserver"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // startAlertmanager starts Debian's, and gives its address.
@@ -28,12 +29,7 @@ func startAlertmanager(t *testing.T) string {
 	if err := os.WriteFile(config, []byte("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", freeport.From(t, 10000))
 	// Debian's looks for its templates where its package would be installed. It
 	// gets to see them there, alone.
 	share := filepath.Join(filepath.Dir(filepath.Dir(binary)), "share")
@@ -45,7 +41,7 @@ func startAlertmanager(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	apiserver.Eventually(t, 30*time.Second, "Alertmanager is ready", func() bool {
+	apiserver.Eventually(t, time.Minute, "Alertmanager is ready", func() bool {
 		response, err := http.Get("http://" + address + "/-/ready")
 		if err != nil {
 			return false

@@ -157,7 +157,7 @@ func (s *stage) ask(t *testing.T, ns, name string) *v1alpha1.Restart {
 // goes writes a phase as an agent does, with what it has to be conditional on.
 func (s *stage) goes(t *testing.T, r *v1alpha1.Restart, phase v1alpha1.Phase, message string) {
 	t.Helper()
-	apiserver.Eventually(t, 30*time.Second, "the status is written", func() bool {
+	apiserver.Eventually(t, time.Minute, "the status is written", func() bool {
 		if s.Admin.Get(t.Context(), client.ObjectKeyFromObject(r), r) != nil {
 			return false
 		}
@@ -347,7 +347,7 @@ func storyTrouble(t *testing.T, s *stage, ns string) {
 	s.untilTold(t, r, "well", v1alpha1.NotifySeen)
 	s.untilTold(t, r, "sick", v1alpha1.NotifySeen)
 	for _, name := range []string{"away", "redirects", "no-secret"} {
-		apiserver.Eventually(t, 30*time.Second, name+" is counted as failed", func() bool {
+		apiserver.Eventually(t, time.Minute, name+" is counted as failed", func() bool {
 			return testutil.ToFloat64(n.counter.WithLabelValues(name, failed)) > 0
 		})
 	}

@@ -74,9 +74,6 @@ func (w *worker) run(ctx context.Context) {
 			timer.Stop()
 			continue
 		}
-		if w.limit.Wait(ctx) != nil {
-			return
-		}
 		w.deal(ctx, r, in)
 	}
 }
@@ -167,6 +164,9 @@ func (w *worker) tell(ctx context.Context, r *v1alpha1.Restart, in Incident) err
 	thread := ""
 	if before.Generation == in.generation {
 		thread = before.Thread
+	}
+	if err := w.limit.Wait(ctx); err != nil { // for a message alone: what leads to others takes nobody's turn
+		return err
 	}
 	if record.Thread, err = w.receiver.send(ctx, in, thread); err != nil {
 		return err

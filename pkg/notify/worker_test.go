@@ -1,14 +1,78 @@
 package notify
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 )
+
+// others is told of nothing but what leads to it, and by when.
+type others struct{ told []time.Time }
+
+func (o *others) send(context.Context, Incident, string) (string, error) {
+	o.told = append(o.told, time.Now())
+	return "", nil
+}
+
+func (o *others) again() time.Duration { return 0 }
+
+// forgetful is an API server that takes all that is written down.
+type forgetful struct{ client.WithWatch }
+
+func (forgetful) Status() client.SubResourceWriter { return taken{} }
+
+type taken struct{ client.SubResourceWriter }
+
+func (taken) Patch(context.Context, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+	return nil
+}
+
+// A storm elsewhere does not keep a receiver waiting: the rate is of what it is
+// told.
+func TestOthersIncidentsTakeNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Notifier{
+			client: forgetful{}, counter: newCounter(prometheus.NewRegistry(), []string{"x"}),
+			log: slog.New(slog.DiscardHandler), now: func() time.Time { return noon().Add(time.Second) },
+		}
+		seen, routes, x := newRestarts(), newRouter(nil, n.config), &others{}
+		for i := range 100 {
+			r := testRestart(1, 0, "")
+			r.UID, r.Name = types.UID(fmt.Sprint(i)), fmt.Sprint("deployment-", i)
+			r.Spec.RequestedAt = metav1.NewMicroTime(noon().Add(time.Duration(i) * time.Millisecond))
+			seen.set(r, true)
+			leads := []string{"y"}
+			if i >= 93 {
+				leads = []string{"x"}
+			}
+			routes.known[incidentOf(r, "").ID] = leads
+		}
+		w := newWorker(n, v1alpha1.Receiver{Name: "x"}, seen, routes)
+		w.receiver = x
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		w.run(ctx)
+		if len(x.told) != 7 {
+			t.Fatalf("told %d times, want 7", len(x.told))
+		}
+		for i, want := range []time.Duration{0, 0, 0, 0, 0, time.Second, 2 * time.Second} {
+			if after := x.told[i].Sub(began).Round(time.Millisecond); after != want {
+				t.Errorf("told for the time %d after %s, want %s", i+1, after, want)
+			}
+		}
+	})
+}
 
 // What is sent next, and when: the oldest first, alerts again and again, what
 // failed later.

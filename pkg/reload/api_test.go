@@ -23,7 +23,44 @@ import (
 // base and manifests/overlays/reload give it.
 type stage struct {
 	*apiserver.Cluster
-	agent *rest.Config
+	kubelet *apiserver.Kubelet
+	agent   *rest.Config
+	clock   clock // the reloader's
+}
+
+// clock is a real one that stands at moments.
+type clock struct {
+	mu      sync.Mutex
+	holders int
+	since   time.Time
+	behind  time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holders > 0 {
+		return c.since.Add(-c.behind)
+	}
+	return time.Now().Add(-c.behind)
+}
+
+// moment has the clock stand while changes are made: they are of one moment,
+// however long a busy machine takes for them.
+func (c *clock) moment(changes func()) {
+	c.mu.Lock()
+	if c.holders++; c.holders == 1 {
+		c.since = time.Now()
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.holders--; c.holders == 0 {
+			c.behind += time.Since(c.since)
+		}
+	}()
+	changes()
 }
 
 func TestOnAPIServer(t *testing.T) {
@@ -31,7 +68,7 @@ func TestOnAPIServer(t *testing.T) {
 		t.Skip("-short runs the pure tests alone")
 	}
 	s := &stage{Cluster: apiserver.Start(t, apiserver.Controllers())}
-	apiserver.StartKubelet(t, s.Cluster, "node-a")
+	s.kubelet = apiserver.StartKubelet(t, s.Cluster, "node-a")
 	s.InstallAgent(t, "overlays/reload/rbac.yaml")
 	s.agent = s.Agent(t, "node-a")
 	s.controller(t)
@@ -78,7 +115,7 @@ func (s *stage) controller(t *testing.T) {
 // reloader leads until stop is called or the test ends.
 func (s *stage) reloader(t *testing.T) (stop func()) {
 	t.Helper()
-	r, err := New(s.agent, Options{Node: "node-a", Namespace: "nodeagent"}, apiserver.Log(t))
+	r, err := New(s.agent, Options{Node: "node-a", Namespace: "nodeagent", Now: s.clock.now}, apiserver.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +168,11 @@ func (s *stage) untilKnown(t *testing.T, o client.Object) {
 }
 
 // restarted waits for the n-th restart of a workload to end, and wants it to
-// be the last so far.
+// be the last so far. There is half a minute between two at least.
 func (s *stage) restarted(t *testing.T, ns, name string, n int) *v1alpha1.Restart {
 	t.Helper()
 	var r *v1alpha1.Restart
-	apiserver.Eventually(t, 90*time.Second, name+" is restarted", func() bool {
+	apiserver.Eventually(t, 3*time.Minute, name+" is restarted", func() bool {
 		r = s.Restart(t, ns, name)
 		return r != nil && len(r.Status.History) >= n
 	})
@@ -191,6 +228,18 @@ func storyEveryUse(t *testing.T, s *stage, ns string) {
 	apiserver.Eventually(t, time.Minute, "the DaemonSet's controller counts its pod", func() bool {
 		return s.Admin.Get(t.Context(), client.ObjectKeyFromObject(set), set) == nil && set.Status.NumberAvailable == 1
 	})
+	db := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "db", Annotations: map[string]string{Annotation: "true"}},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}, Template: apiserver.Template("db"),
+		},
+	}
+	fromEnv("env")(&db.Spec.Template.Spec)
+	s.Create(t, db)
+	s.untilKnown(t, db)
+	apiserver.Eventually(t, time.Minute, "the StatefulSet's controller counts its pods", func() bool {
+		return s.Admin.Get(t.Context(), client.ObjectKeyFromObject(db), db) == nil && db.Status.AvailableReplicas == 2
+	})
 	n := 0
 	for _, r := range references(template.Spec) {
 		s.put(t, ns, r.Kind, r.Name, "2")
@@ -205,6 +254,9 @@ func storyEveryUse(t *testing.T, s *stage, ns string) {
 		}
 	}
 	s.restarted(t, ns, "daemonset-logs", 1)
+	if r := s.restarted(t, ns, "statefulset-db", 1); r.Status.Phase != v1alpha1.PhaseSucceeded || r.Spec.Reason != v1alpha1.ReasonConfigChange {
+		t.Errorf("the StatefulSet's: %s, %s (%s)", r.Spec.Reason, r.Status.Phase, r.Status.Message)
+	}
 }
 
 // What makes no difference in data does nothing.
@@ -213,8 +265,10 @@ func storyNoData(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web", "true", fromEnv("app"))
 	before := d.Generation
 	s.Kubectl("label", "-n", ns, "configmap", "app", "touched=yes")
-	s.Kubectl("delete", "-n", ns, "configmap", "app")
-	s.put(t, ns, configMap, "app", "1")
+	s.clock.moment(func() { // what is gone for longer is a change
+		s.Kubectl("delete", "-n", ns, "configmap", "app")
+		s.put(t, ns, configMap, "app", "1")
+	})
 	s.nothingMore(t, ns)
 	s.Available(t, d)
 	if d.Generation != before || s.Restart(t, ns, "deployment-web") != nil {
@@ -251,10 +305,12 @@ func storyTogether(t *testing.T, s *stage, ns string) {
 	s.put(t, ns, configMap, "b", "1")
 	d := s.deployment(t, ns, "web", "true", func(spec *corev1.PodSpec) { fromEnv("a")(spec); fromEnv("b")(spec) })
 	before := d.Generation
-	for _, value := range []string{"2", "3", "4"} {
-		s.put(t, ns, configMap, "a", value)
-		s.put(t, ns, configMap, "b", value)
-	}
+	s.clock.moment(func() {
+		for _, value := range []string{"2", "3", "4"} {
+			s.put(t, ns, configMap, "a", value)
+			s.put(t, ns, configMap, "b", value)
+		}
+	})
 	s.restarted(t, ns, "deployment-web", 1)
 	s.nothingMore(t, ns)
 	s.Available(t, d)
@@ -315,9 +371,11 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 	stop := s.reloader(t)
 	s.put(t, ns, configMap, "app", "1")
 	d := s.deployment(t, ns, "web", "true", fromEnv("app"))
+	s.kubelet.Hold(ns, true) // the restart does not end before the agent does
 	s.put(t, ns, configMap, "app", "2")
 	apiserver.Eventually(t, time.Minute, "it asks", func() bool { return s.Restart(t, ns, "deployment-web") != nil })
 	stop()
+	s.kubelet.Hold(ns, false)
 	before, err := recall(t.Context(), s.Admin, "nodeagent")
 	if err != nil {
 		t.Fatal(err)

@@ -24,16 +24,16 @@ import (
 // namespace and two nodes of its own.
 type stage struct {
 	cluster      *cluster
-	kubelet      *kubelet
+	kubelet      *apiserver.Kubelet
 	nodeA, nodeB string
 	name         string // of the story and of its namespace
 }
 
-func newStage(t *testing.T, c *cluster, k *kubelet, name string) *stage {
+func newStage(t *testing.T, c *cluster, k *apiserver.Kubelet, name string) *stage {
 	t.Helper()
 	s := &stage{cluster: c, kubelet: k, nodeA: name + "-a", nodeB: name + "-b", name: name}
 	c.Namespace(t, name)
-	k.register(t, name, s.nodeA, s.nodeB)
+	k.Register(t, name, s.nodeA, s.nodeB)
 	return s
 }
 
@@ -42,7 +42,7 @@ func TestOnAPIServer(t *testing.T) {
 		t.Skip("-short runs the pure tests alone")
 	}
 	c := startCluster(t)
-	k := startKubelet(t, c)
+	k := apiserver.StartKubelet(t, c.Cluster)
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range stories() {
 			t.Run(name, func(t *testing.T) {
@@ -51,6 +51,7 @@ func TestOnAPIServer(t *testing.T) {
 			})
 		}
 	})
+	c.boundaries.wantAll(t)
 	for name, story := range storiesAlone() {
 		t.Run(name, func(t *testing.T) { story(t, newStage(t, c, k, name), name) })
 	}
@@ -299,7 +300,7 @@ func wantPhase(t *testing.T, r *v1alpha1.Restart, phase v1alpha1.Phase, words ..
 func (s *stage) wantEvents(t *testing.T, namespace, kind, name string, want ...string) {
 	t.Helper()
 	var got []string
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if got = s.events(t, namespace, kind, name); slices.Equal(got, want) {
 			return
 		}

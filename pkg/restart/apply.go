@@ -49,7 +49,10 @@ func (c *Controller) stampTemplate(ctx context.Context, w World, value string) e
 }
 
 // evict asks for the pod's end as kubectl drain does, so that a
-// PodDisruptionBudget has its say. A pod that is gone is what was wanted.
+// PodDisruptionBudget has its say. A pod that is gone is what was wanted. The
+// precondition is the uid alone: a resourceVersion is compared after the budget
+// was charged (EvictionREST.Create), and a kubelet may write the pod's status at
+// any moment.
 func (c *Controller) evict(ctx context.Context, w World, s Step) error {
 	uid := types.UID(s.Pod.UID)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.Restart.Namespace, Name: s.Pod.Name}}

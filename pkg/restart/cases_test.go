@@ -31,7 +31,8 @@ func TestCasesArePlayed(t *testing.T) {
 	}
 }
 
-// TestCasesAreOnTheLab: the tests of test/e2e that a case names are there.
+// TestCasesAreOnTheLab: the tests of test/e2e that a case names are there, and
+// a case that names none says why.
 func TestCasesAreOnTheLab(t *testing.T) {
 	files, err := filepath.Glob("../../test/e2e/*_test.go")
 	if err != nil {
@@ -48,6 +49,9 @@ func TestCasesAreOnTheLab(t *testing.T) {
 		}
 	}
 	for _, c := range Cases() {
+		if len(c.Lab) == 0 && c.NotOnLab == "" {
+			t.Errorf("%s %s: it is not played on the lab, and does not say why", c.Kind, c.Situation)
+		}
 		for _, name := range c.Lab {
 			if !there[name] {
 				t.Errorf("%s %s: test/e2e has no %s", c.Kind, c.Situation, name)

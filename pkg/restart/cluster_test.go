@@ -20,11 +20,14 @@ import (
 // cluster is a real control plane with the agent's rights and fences. Its nodes
 // are objects; what a kubelet and a scheduler would do on them does a kubelet of
 // kubelet_test.go.
-type cluster struct{ *apiserver.Cluster }
+type cluster struct {
+	*apiserver.Cluster
+	boundaries boundaries
+}
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{apiserver.Start(t, apiserver.Controllers())}
+	c := &cluster{Cluster: apiserver.Start(t, apiserver.Controllers())}
 	c.Admin = asAgents(t, c.Config)
 	manifests := filepath.Join(apiserver.Root(t), "manifests")
 	c.Kubectl("apply", "-f", filepath.Join(manifests, "base/namespace.yaml"), "-f", filepath.Join(manifests, "base/fences.yaml"))
@@ -74,7 +77,7 @@ spec: {target: {apiVersion: apps/v1, kind: Deployment, name: probe}}
 // were written just before: it learns of them by a watch.
 func (c *cluster) inTime(t *testing.T, args ...string) {
 	t.Helper()
-	apiserver.Eventually(t, 30*time.Second, "kubectl "+strings.Join(args, " "), func() bool {
+	apiserver.Eventually(t, time.Minute, "kubectl "+strings.Join(args, " "), func() bool {
 		_, err := c.TryKubectl(args...)
 		return err == nil
 	})

@@ -40,22 +40,26 @@ const otherTemplate = `
     spec: {containers: [{name: web, image: "web:1", readinessProbe: {tcpSocket: {port: 80}}}]}
 `
 
-func TestPreflightOthers(t *testing.T) {
+// otherExample is one of another project's workloads, and what speaks against
+// its restart.
+type otherExample struct {
+	name, apiVersion, kind, text string
+	weight                       Weight
+	says                         string
+}
+
+func otherExamples() []otherExample {
 	const (
 		rollout   = "\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}" + otherTemplate
 		argo      = "\nstatus: {observedGeneration: \"3\", replicas: 2, updatedReplicas: 2, readyReplicas: 2, availableReplicas: 2, phase: Healthy}\n"
 		kruise    = "\nstatus: {observedGeneration: 3, replicas: 2, updatedReplicas: 2, readyReplicas: 2, availableReplicas: 2}\n"
 		openshift = "\nspec:\n  replicas: 2\n  selector: {app: web}\n  triggers: [{type: ConfigChange}]" + otherTemplate
 	)
-	tests := []struct {
-		name, apiVersion, kind, text string
-		weight                       Weight
-		says                         string
-	}{
+	return []otherExample{
 		{"Rollout", "argoproj.io/v1alpha1", "Rollout", rollout + argo, "", ""},
 		{"Rollout, steps that go on by themselves", "argoproj.io/v1alpha1", "Rollout", rollout + "  strategy: {canary: {steps: [{setWeight: 20}, {pause: {duration: 10}}]}}\n" + argo, "", ""},
 		{"Rollout, waits for a person", "argoproj.io/v1alpha1", "Rollout", rollout + "  strategy: {canary: {steps: [{setWeight: 20}, {pause: {}}]}}\n" + argo, Forbids, "person's promotion"},
-		{"Rollout, blue and green by hand", "argoproj.io/v1alpha1", "Rollout", rollout + "  strategy: {blueGreen: {autoPromotionEnabled: false}}\n" + argo, Forbids, "autoPromotionEnabled"},
+		{"Rollout, blue and green by hand", "argoproj.io/v1alpha1", "Rollout", rollout + "  strategy: {blueGreen: {activeService: web, autoPromotionEnabled: false}}\n" + argo, Forbids, "autoPromotionEnabled"},
 		{"Rollout, paused", "argoproj.io/v1alpha1", "Rollout", rollout + "  paused: true\n" + argo, Forbids, "The Rollout is paused."},
 		{"Rollout, another's template", "argoproj.io/v1alpha1", "Rollout", "spec: {workloadRef: {kind: Deployment, name: web}}\n" + argo, Forbids, "from Deployment web"},
 		{"Rollout, not healthy", "argoproj.io/v1alpha1", "Rollout", rollout + strings.Replace(argo, "Healthy", "Degraded", 1), Forbids, "in progress"},
@@ -83,7 +87,10 @@ func TestPreflightOthers(t *testing.T) {
 		{"DeploymentConfig, no trigger", "apps.openshift.io/v1", "DeploymentConfig", strings.Replace(openshift, "ConfigChange", "ImageChange", 1) + kruise, Forbids, "restart nothing"},
 		{"DeploymentConfig, Recreate", "apps.openshift.io/v1", "DeploymentConfig", openshift + "  strategy: {type: Recreate}\n" + kruise, Interrupts, "Recreate"},
 	}
-	for _, test := range tests {
+}
+
+func TestPreflightOthers(t *testing.T) {
+	for _, test := range otherExamples() {
 		t.Run(test.name, func(t *testing.T) {
 			w := other(t, test.apiVersion, test.kind, test.text)
 			found := Preflight(w)

@@ -145,10 +145,25 @@ func preflightNode(w World) []Finding {
 	for _, c := range w.NodeState.Status.Conditions {
 		pressure := c.Type == corev1.NodeDiskPressure || c.Type == corev1.NodeMemoryPressure || c.Type == corev1.NodePIDPressure
 		if pressure && c.Status == corev1.ConditionTrue {
-			return []Finding{{Warns, fmt.Sprintf("Node %s has %s: its kubelet may evict the pod before its next is Ready, those of low priority first.", w.NodeState.Name, c.Type)}}
+			return []Finding{{Warns, fmt.Sprintf("Node %s has %s: its kubelet may evict the pod before its next is Ready, those of low priority first; %s.", w.NodeState.Name, c.Type, priority(w))}}
 		}
 	}
 	return nil
+}
+
+// priority says that of the pod that gave the reason, into which admission has
+// written its class's value, or of the template where that pod is not known.
+func priority(w World) string {
+	class := w.Target.template().Spec.PriorityClassName
+	switch p := w.pod(w.Restart.Spec.PodUID); {
+	case p != nil && p.Spec.PriorityClassName != "" && p.Spec.Priority != nil:
+		return fmt.Sprintf("its own is %d, by PriorityClass %s", *p.Spec.Priority, p.Spec.PriorityClassName)
+	case p != nil && p.Spec.Priority != nil:
+		return fmt.Sprintf("its own is %d", *p.Spec.Priority)
+	case class != "":
+		return "its own is that of PriorityClass " + class
+	}
+	return "its template names none"
 }
 
 // preflightCopied says why an agent may not make a copy of such a pod: what

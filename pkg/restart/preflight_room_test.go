@@ -94,7 +94,20 @@ func TestPreflightRoom(t *testing.T) {
 			exclusive(w)
 			w.Target.Deployment.Spec.Strategy.RollingUpdate = bounds(0, 1)
 		}), "", ""},
-		{"a node under disk pressure", with(testWorld(KindDeployment), pressed(corev1.NodeDiskPressure)), Warns, "Node node-a has DiskPressure"},
+		{"a node under disk pressure", with(testWorld(KindDeployment), pressed(corev1.NodeDiskPressure)), Warns, "Node node-a has DiskPressure: its kubelet may evict the pod before its next is Ready, those of low priority first; its template names none."},
+		{"a node under disk pressure, a pod of some weight", with(testWorld(KindDeployment), func(w *World) {
+			pressed(corev1.NodeDiskPressure)(w)
+			w.Pods[0].Spec.PriorityClassName, w.Pods[0].Spec.Priority = "gold", new(int32(1000))
+		}), Warns, "; its own is 1000, by PriorityClass gold."},
+		{"a node under disk pressure, a pod of no class", with(testWorld(KindDeployment), func(w *World) {
+			pressed(corev1.NodeDiskPressure)(w)
+			w.Pods[0].Spec.Priority = new(int32(0))
+		}), Warns, "; its own is 0."},
+		{"a node under memory pressure, the pod is not known", with(testWorld(KindDeployment), func(w *World) {
+			pressed(corev1.NodeMemoryPressure)(w)
+			w.Restart.Spec.PodUID = ""
+			w.Target.Deployment.Spec.Template.Spec.PriorityClassName = "gold"
+		}), Warns, "; its own is that of PriorityClass gold."},
 		{"a node that is ready", with(testWorld(KindDeployment), pressed(corev1.NodeReady)), "", ""},
 		{"nothing around", d, "", ""},
 		{"too many pods one by one", with(testWorld(KindReplicaSet), func(w *World) {

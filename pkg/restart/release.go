@@ -17,7 +17,7 @@ import (
 // releasePod is the next thing to do to a pod that is taken from its
 // controller: without a label that the controller selects by, the controller
 // lets go of it and makes another, while it goes on serving. No replica count
-// is touched, so an autoscaler sees nothing.
+// is touched.
 func releasePod(w World, p *corev1.Pod) Step {
 	switch {
 	case !w.handled(p) && w.overdue():

@@ -104,7 +104,10 @@ func nextStatus(w World, s Step) (v1alpha1.RestartStatus, error) {
 // queueStatus is of a restart that was taken up and has to wait. One that
 // waited already goes on waiting.
 func queueStatus(r *v1alpha1.Restart, now time.Time) v1alpha1.RestartStatus {
-	status := v1alpha1.RestartStatus{ObservedGeneration: r.Generation, History: r.Status.History, Queued: new(metav1.NewTime(now))}
+	status := v1alpha1.RestartStatus{
+		ObservedGeneration: r.Generation, History: r.Status.History, Queued: new(metav1.NewTime(now)),
+		Notified: r.Status.Notified, // as startStatus has it
+	}
 	if queued(r) && r.Status.Queued != nil {
 		status.Queued = r.Status.Queued
 	}

@@ -91,6 +91,24 @@ func TestFormatBytes(t *testing.T) {
 	}
 }
 
+// Who was told of a restart when it was asked for is known when it waits, and when
+// it begins: the next leader tells them nothing twice.
+func TestWhoWasToldIsKept(t *testing.T) {
+	w := testWorld(KindDeployment)
+	w.Restart.Status.Notified = map[string]v1alpha1.NotifiedRecord{"oncall": {Generation: 1, Stage: v1alpha1.NotifySeen}}
+	for _, s := range []Step{
+		{Action: Queue, Phase: v1alpha1.PhaseApproval}, {Action: Queue, Phase: v1alpha1.PhasePending}, {Action: Begin, Phase: v1alpha1.PhasePending},
+	} {
+		status, err := nextStatus(w, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := status.Notified["oncall"]; got.Stage != v1alpha1.NotifySeen {
+			t.Errorf("after %s %s: %+v", s.Action, s.Phase, status.Notified)
+		}
+	}
+}
+
 // What others say without end stays bounded in the status and its history.
 func TestStatusMessageIsBounded(t *testing.T) {
 	w := begun(KindDeployment)

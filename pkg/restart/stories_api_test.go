@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,9 +28,36 @@ import (
 // day does: it answers 429 and 500, is slow, ends watches, and loses the
 // answers to writes that were made.
 type badDay struct {
-	next http.Handler
-	dice func() int // 0 to 99
-	did  [5]atomic.Int64
+	next          http.Handler
+	mu            sync.Mutex
+	reads, writes deck
+	did           [5]atomic.Int64
+}
+
+// deck deals the numbers from 0 to 99, all of them before one comes again: of
+// what happens to eight in a hundred there is some in every day, however few
+// writes it has.
+type deck struct {
+	shuffle *rand.Rand
+	left    []int
+}
+
+func (d *deck) deal() int {
+	if len(d.left) == 0 {
+		d.left = d.shuffle.Perm(100)
+	}
+	n := d.left[0]
+	d.left = d.left[1:]
+	return n
+}
+
+func (b *badDay) deal(method string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if method == http.MethodGet {
+		return b.reads.deal()
+	}
+	return b.writes.deal()
 }
 
 const (
@@ -48,7 +76,7 @@ func (b *badDay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b.next.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	switch n := b.dice(); {
+	switch n := b.deal(r.Method); {
 	case n < 8:
 		b.did[didRefuse].Add(1)
 		w.Header().Set("Retry-After", "1")
@@ -88,13 +116,7 @@ func (c *cluster) badAPI(t *testing.T, seed uint64) (*badDay, *rest.Config) {
 		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
-	dice := rand.New(rand.NewPCG(seed, seed))
-	lock := make(chan struct{}, 1)
-	b := &badDay{next: proxy, dice: func() int {
-		lock <- struct{}{}
-		defer func() { <-lock }()
-		return dice.IntN(100)
-	}}
+	b := &badDay{next: proxy, reads: deck{shuffle: rand.New(rand.NewPCG(seed, 0))}, writes: deck{shuffle: rand.New(rand.NewPCG(seed, 1))}}
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
 	config := rest.CopyConfig(c.Config)

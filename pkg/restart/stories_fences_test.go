@@ -273,7 +273,7 @@ func storyFencedAgent(t *testing.T, s *stage, ns string) {
 	wantPhase(t, s.ended(t, ns, "replicaset-set"), v1alpha1.PhaseSucceeded, "3 pods replaced")
 
 	s.deployment(t, ns, "back")
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	s.ask(t, ns, "apps/v1", KindDeployment, "back", func(spec *v1alpha1.RestartSpec) {
 		inTenMinutes(spec)
 		spec.OnStall = v1alpha1.OnStallRollback

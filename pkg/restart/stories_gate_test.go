@@ -152,7 +152,7 @@ func storyIneffective(t *testing.T, s *stage, ns string) {
 	s.cluster.Kubectl("delete", "restart", "-n", ns, "deployment-web")
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded)
-	apiserver.Eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+	apiserver.Eventually(t, time.Minute, "the Deployment's Events tell of it", func() bool {
 		return slices.Contains(s.events(t, ns, "Deployment", "web"), EventIneffective)
 	})
 }

@@ -36,54 +36,66 @@ func (s *stage) quickAgent(t *testing.T, config *rest.Config, o Options) *agent 
 	return a
 }
 
-// storyRounds: three agents see the same workload leak, fifty times over.
+// storyRounds: two agents, and then three, see the same workload leak, fifty
+// times over.
 func storyRounds(t *testing.T, s *stage, ns string) {
 	const rounds = 50
 	d := s.deployment(t, ns, "web")
-	var agents []*agent
-	for _, node := range []string{s.nodeA, s.nodeB, ns + "-c"} {
-		a := s.quickAgent(t, s.cluster.Config, Options{Node: node})
-		a.run(t)
-		agents = append(agents, a)
-	}
-	for round := range rounds {
-		pods := s.pods(t, ns, "web")
-		before := d.Generation
-		var all sync.WaitGroup
-		var made atomic.Int32
-		for i, a := range agents {
-			all.Go(func() {
-				for range 3 { // each agent's verdict stands until the pod is gone
-					if o := a.request(t, &pods[i], v1alpha1.ReasonDiskFill); o.Kind == Created {
-						made.Add(1)
-					}
-				}
-			})
-		}
-		all.Wait()
-		r := s.ended(t, ns, "deployment-web")
-		wantPhase(t, r, v1alpha1.PhaseSucceeded)
-		s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
-		if made.Load() != 1 || d.Generation != before+1 || len(r.Status.History) != 1 {
-			t.Fatalf("round %d: %d Restarts were made, generation went from %d to %d, history %+v", round, made.Load(), before, d.Generation, r.Status.History)
-		}
-		// A person clears it, so that no cooldown ends the next round.
-		if err := s.cluster.Admin.Delete(t.Context(), r); err != nil {
-			t.Fatal(err)
-		}
-		s.settle(t, d, func() bool { return len(s.pods(t, ns, "web")) == 3 })
+	nodes := []string{s.nodeA, s.nodeB, ns + "-c"}
+	for n := 2; n <= len(nodes); n++ {
+		t.Run(fmt.Sprintf("%d agents", n), func(t *testing.T) {
+			var agents []*agent
+			for _, node := range nodes[:n] {
+				a := s.quickAgent(t, s.cluster.Config, Options{Node: node})
+				a.run(t)
+				agents = append(agents, a)
+			}
+			for round := range rounds {
+				s.round(t, ns, round, d, agents)
+			}
+		})
 	}
 	var l *Ledger
-	apiserver.Eventually(t, 30*time.Second, "no restart has a slot still", func() bool { // it is given back after the status is written
+	apiserver.Eventually(t, time.Minute, "no restart has a slot still", func() bool { // it is given back after the status is written
 		var err error
 		if l, err = readLedger(s.lease(t, ns, LeaseSlots)); err != nil {
 			t.Fatal(err)
 		}
 		return len(l.Slots) == 0
 	})
-	if len(l.Begun) != rounds {
-		t.Errorf("%d restarts were counted, want %d", len(l.Begun), rounds)
+	if want := rounds * (len(nodes) - 1); len(l.Begun) != want {
+		t.Errorf("%d restarts were counted, want %d", len(l.Begun), want)
 	}
+}
+
+// round has each agent see another pod of a Deployment leak, all at once.
+func (s *stage) round(t *testing.T, ns string, round int, d *appsv1.Deployment, agents []*agent) {
+	t.Helper()
+	pods := s.pods(t, ns, d.Name)
+	before := d.Generation
+	var all sync.WaitGroup
+	var made atomic.Int32
+	for i, a := range agents {
+		all.Go(func() {
+			for range 3 { // each agent's verdict stands until the pod is gone
+				if o := a.request(t, &pods[i], v1alpha1.ReasonDiskFill); o.Kind == Created {
+					made.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	r := s.ended(t, ns, "deployment-"+d.Name)
+	wantPhase(t, r, v1alpha1.PhaseSucceeded)
+	s.settle(t, d, func() bool { return rolloutDeployment(d).complete })
+	if made.Load() != 1 || d.Generation != before+1 || len(r.Status.History) != 1 {
+		t.Fatalf("round %d: %d Restarts were made, generation went from %d to %d, history %+v", round, made.Load(), before, d.Generation, r.Status.History)
+	}
+	// A person clears it, so that no cooldown ends the next round.
+	if err := s.cluster.Admin.Delete(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	s.settle(t, d, func() bool { return len(s.pods(t, ns, d.Name)) == 3 })
 }
 
 func (s *stage) lease(t *testing.T, ns, name string) *coordinationv1.Lease {
@@ -121,7 +133,7 @@ func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 // back and does nothing more.
 func storyCutOff(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	var cut atomic.Bool
 	config := rest.CopyConfig(s.cluster.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return wire{next, &cut} })
@@ -134,11 +146,11 @@ func storyCutOff(t *testing.T, s *stage, ns string) {
 	held := s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
 	cut.Store(true)
 	s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Holder == s.nodeB })
-	s.kubelet.hold(ns, false)
+	s.kubelet.Hold(ns, false)
 	r := s.ended(t, ns, "deployment-web")
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "3 pods replaced")
 	cut.Store(false)
-	apiserver.Eventually(t, 30*time.Second, "the first agent is back", func() bool {
+	apiserver.Eventually(t, time.Minute, "the first agent is back", func() bool {
 		_, _, err := first.controller.list(t.Context(), client.MatchingFields{"spec.node": s.nodeA})
 		return err == nil
 	})
@@ -169,7 +181,7 @@ func storyKilledElsewhere(t *testing.T, s *stage, ns string) {
 			t.Parallel()
 			name := fmt.Sprintf("web%d", i)
 			d := s.deployment(t, ns, name)
-			wantPhase(t, s.takenOverAt(t, ns, i, stopped(), s.requesting(ns, name)), v1alpha1.PhaseSucceeded, "replaced in")
+			wantPhase(t, s.takenOverAt(t, ns, boundary{i, moment}, stopped(), s.requesting(ns, name)), v1alpha1.PhaseSucceeded, "replaced in")
 			s.wantOneRollout(t, d)
 		})
 	}
@@ -177,9 +189,9 @@ func storyKilledElsewhere(t *testing.T, s *stage, ns string) {
 
 // takenOverAt kills the first node's agent at a step boundary, and has the
 // second node's end what it began, once.
-func (s *stage) takenOverAt(t *testing.T, ns string, boundary int, c *clock, ask asking) *v1alpha1.Restart {
+func (s *stage) takenOverAt(t *testing.T, ns string, at boundary, c *clock, ask asking) *v1alpha1.Restart {
 	t.Helper()
-	restart := s.killAt(t, ns, boundary, c, ask)
+	restart := s.killAt(t, ns, at, c, ask)
 	second := s.agent(t, Options{Node: s.nodeB, Now: c.now})
 	if r := s.restart(t, ns, restart); active(r) {
 		if err := second.controller.adopt(t.Context(), r); err != nil {
@@ -196,9 +208,15 @@ func (s *stage) takenOverAt(t *testing.T, ns string, boundary int, c *clock, ask
 	return r
 }
 
-// killAt runs the first node's controller until a step boundary, as moments
-// counts them, and gives the Restart's name.
-func (s *stage) killAt(t *testing.T, ns string, boundary int, c *clock, ask asking) string {
+// boundary is one of a restart's step boundaries, as moments counts them.
+type boundary struct {
+	index  int
+	moment string
+}
+
+// killAt runs the first node's controller until a step boundary and gives the
+// Restart's name.
+func (s *stage) killAt(t *testing.T, ns string, at boundary, c *clock, ask asking) string {
 	t.Helper()
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	var seen []string
@@ -206,7 +224,7 @@ func (s *stage) killAt(t *testing.T, ns string, boundary int, c *clock, ask aski
 		if len(seen) == 0 || seen[len(seen)-1] != moment {
 			seen = append(seen, moment)
 		}
-		if len(seen) > boundary {
+		if len(seen) > at.index {
 			return errKilled
 		}
 		return nil
@@ -215,16 +233,21 @@ func (s *stage) killAt(t *testing.T, ns string, boundary int, c *clock, ask aski
 	if err := s.runOnly(t, a, ns, name); !errors.Is(err, errKilled) {
 		t.Fatalf("the controller ended with %v after %v", err, seen)
 	}
+	if last := seen[len(seen)-1]; last != at.moment {
+		t.Errorf("it was killed %s, want %s: %v", last, at.moment, seen)
+	}
 	return name
 }
 
 // storyKilledWaiting: the agent is killed before and after it takes up a
 // Restart that has to be approved.
 func storyKilledWaiting(t *testing.T, s *stage, ns string) {
-	for boundary, moment := range []string{"before Queue", "after Queue", "before Admit", "after Admit", "before Begin", "after Begin"} {
+	moments := []string{"before Queue", "after Queue", "before Admit", "after Admit", "before Begin", "after Begin"}
+	s.cluster.boundaries.add(s.name, moments...)
+	for i, moment := range moments {
 		t.Run(moment, func(t *testing.T) {
 			t.Parallel()
-			name := fmt.Sprintf("web%d", boundary)
+			name := fmt.Sprintf("web%d", i)
 			d := s.deployment(t, ns, name)
 			first := s.agent(t, Options{Node: s.nodeA, Mode: ModeApprove})
 			var seen []string
@@ -362,7 +385,7 @@ func storySlotFreed(t *testing.T, s *stage, ns string) {
 func storyDeletedMidway(t *testing.T, s *stage, ns string) {
 	a, r := s.runningMidway(t, ns)
 	s.cluster.Kubectl("delete", "restart", "-n", ns, r.Name)
-	s.kubelet.hold(ns, false)
+	s.kubelet.Hold(ns, false)
 	var d appsv1.Deployment
 	d.Namespace, d.Name = ns, "web"
 	s.settle(t, &d, func() bool { return rolloutDeployment(&d).complete })

@@ -185,7 +185,7 @@ func storyOnePodStalled(t *testing.T, s *stage, ns string) {
 	s.service(t, ns, "web")
 	least := s.fewest(t, ns, "web", 3)
 	before, pod := s.pods(t, ns, "web"), s.podOn(t, ns, "web", s.nodeA)
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
@@ -204,7 +204,7 @@ func storyOnePodStalled(t *testing.T, s *stage, ns string) {
 func storyOnePodOrphaned(t *testing.T, s *stage, ns string) {
 	s.deployment(t, ns, "web")
 	pod := s.podOn(t, ns, "web", s.nodeA)
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	name := s.ask(t, ns, "apps/v1", KindDeployment, "web", scopePod(pod))
@@ -283,7 +283,7 @@ func (s *stage) goneOrder(t *testing.T, ns, app string) (gone func(n int) []stri
 		}
 	})
 	return func(n int) []string {
-		apiserver.Eventually(t, 30*time.Second, fmt.Sprintf("the watch tells of the end of %d pods of %s", n, app), func() bool {
+		apiserver.Eventually(t, time.Minute, fmt.Sprintf("the watch tells of the end of %d pods of %s", n, app), func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return len(names) >= n
@@ -323,7 +323,7 @@ func storySetPod(t *testing.T, s *stage, ns string) {
 // storySetStuck has a StatefulSet hang on a new pod that never becomes Ready.
 func storySetStuck(t *testing.T, s *stage, ns string) {
 	s.statefulSet(t, ns, "web", func(*appsv1.StatefulSet) {})
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
@@ -421,10 +421,17 @@ func storyReplicaSets(t *testing.T, s *stage, ns string) {
 // barePod makes a pod without owner and waits until it is Ready.
 func (s *stage) barePod(t *testing.T, ns, name string) *corev1.Pod {
 	t.Helper()
+	return s.barePodOn(t, ns, name, "")
+}
+
+// barePodOn makes it on a node; an empty one is the scheduler's choice.
+func (s *stage) barePodOn(t *testing.T, ns, name, node string) *corev1.Pod {
+	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"app": name}, Annotations: map[string]string{"team": "shop"}},
 		Spec:       podTemplate().Spec,
 	}
+	pod.Spec.NodeName = node
 	s.cluster.Create(t, pod)
 	s.settle(t, pod, func() bool { return ready(pod) })
 	return pod
@@ -457,7 +464,7 @@ func storyBarePod(t *testing.T, s *stage, ns string) {
 	if again := a.request(t, next, v1alpha1.ReasonDiskFill); again.Kind != CoolingDown {
 		t.Errorf("the copy's own offence: %+v", again)
 	}
-	apiserver.Eventually(t, 30*time.Second, "the old pod's Events tell of it", func() bool {
+	apiserver.Eventually(t, time.Minute, "the old pod's Events tell of it", func() bool {
 		return slices.Contains(s.events(t, ns, "Pod", "web"), EventSucceeded)
 	})
 	s.wantNothingLeft(t, ns)
@@ -468,7 +475,7 @@ func storyBarePodStalled(t *testing.T, s *stage, ns string) {
 	pod := s.barePod(t, ns, "web")
 	s.service(t, ns, "web")
 	least := s.fewest(t, ns, "web", 1)
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	c := &clock{}
 	a := s.agent(t, Options{Node: pod.Spec.NodeName, Now: c.now})
 	a.run(t)
@@ -497,8 +504,16 @@ func storyKilledPods(t *testing.T, s *stage, ns string) {
 				return s.ask(t, ns, "apps/v1", KindDeployment, name, scopePod(s.podOn(t, ns, name, s.nodeA)))
 			}}
 		},
+		// The pod is another node's: its agent takes the Restart over.
+		"hand": func(t *testing.T, name string) play {
+			s.deployment(t, ns, name)
+			s.service(t, ns, name)
+			return play{3, func(t *testing.T, _ *agent) string {
+				return s.ask(t, ns, "apps/v1", KindDeployment, name, scopePod(s.podOn(t, ns, name, s.nodeB)))
+			}}
+		},
 		"copy": func(t *testing.T, name string) play {
-			pod := s.barePod(t, ns, name)
+			pod := s.barePodOn(t, ns, name, s.nodeA)
 			s.service(t, ns, name)
 			return play{1, func(t *testing.T, a *agent) string { return a.request(t, pod, v1alpha1.ReasonDiskFill).Restart }}
 		},
@@ -514,12 +529,13 @@ func storyKilledPods(t *testing.T, s *stage, ns string) {
 		if len(moments) < 10 {
 			t.Fatalf("only these step boundaries: %v", moments)
 		}
+		s.cluster.boundaries.add(s.name, moments...)
 		for i, moment := range moments {
 			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
 				t.Parallel()
 				name := fmt.Sprintf("%s-%d", kind, i)
 				p := prepare(t, name)
-				s.killedAt(t, ns, i, p.ask)
+				s.killedAt(t, ns, boundary{i, moment}, p.ask)
 				if now := s.pods(t, ns, name); len(now) != p.pods {
 					t.Errorf("%d pods, want %d: %v", len(now), p.pods, uids(now))
 				}
@@ -543,7 +559,7 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			}
 		},
 		"copy": func(t *testing.T, name string) asking {
-			s.barePod(t, ns, name)
+			s.barePodOn(t, ns, name, s.nodeA)
 			return func(t *testing.T, _ *agent) string {
 				return s.ask(t, ns, "v1", KindPod, name, func(spec *v1alpha1.RestartSpec) { spec.Deadline = short })
 			}
@@ -566,18 +582,19 @@ func storyKilledStalling(t *testing.T, s *stage, ns string) {
 			before[name] = s.pods(t, ns, name)
 		}
 	}
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	late := func(t *testing.T, name string) *clock { return s.late(t, ns, name, before[name], short.Duration) }
 	for kind := range plays {
 		moments := s.moments(t, ns, late(t, kind+"-0"), asks[kind+"-0"])
 		if len(moments) < 10 || len(moments) >= most {
 			t.Fatalf("%d step boundaries: %v", len(moments), moments)
 		}
+		s.cluster.boundaries.add(s.name, moments[:len(moments)-1]...)
 		for i, moment := range moments[:len(moments)-1] {
 			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
 				t.Parallel()
 				name := fmt.Sprintf("%s-%d", kind, i+1)
-				wantPhase(t, s.takenUpAgain(t, ns, i, late(t, name), asks[name]), v1alpha1.PhaseStalled, "Not complete after 5s")
+				wantPhase(t, s.takenUpAgain(t, ns, boundary{i, moment}, late(t, name), asks[name]), v1alpha1.PhaseStalled, "Not complete after 5s")
 				s.asBefore(t, ns, name, before[name])
 			})
 		}

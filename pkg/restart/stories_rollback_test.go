@@ -150,7 +150,7 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 	s.service(t, ns, "web")
 	s.annotate(t, d, v1alpha1.AnnotationOnStall+"=rollback")
 	least, before, template := s.fewest(t, ns, "web", 3), s.pods(t, ns, "web"), s.template(ns, "deployment/web")
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Cooldown: time.Millisecond, Now: c.now})
 	a.run(t)
@@ -179,7 +179,7 @@ func storyRolledBack(t *testing.T, s *stage, ns string) {
 	if o := a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill); o.Kind != Ineffective {
 		t.Errorf("after the third: %+v", o)
 	}
-	apiserver.Eventually(t, 30*time.Second, "the Deployment's Events tell of it", func() bool {
+	apiserver.Eventually(t, time.Minute, "the Deployment's Events tell of it", func() bool {
 		told := s.cluster.Kubectl("get", "events", "-n", ns, "-o", "jsonpath={.items[*].message}",
 			"--field-selector", "involvedObject.kind=Deployment,reason="+EventStalled)
 		return strings.Contains(told, "It was rolled back and is whole again")
@@ -222,7 +222,7 @@ func storyNotRolledBack(t *testing.T, s *stage, ns string) {
 		if note != "" {
 			s.annotate(t, d, v1alpha1.AnnotationOnStall+"="+note)
 		}
-		s.kubelet.fail(ns)
+		s.kubelet.Fail(ns)
 		a.request(t, s.podOn(t, ns, name, s.nodeA), v1alpha1.ReasonDiskFill)
 		s.stalls(t, ns, name, c)
 		r := s.ended(t, ns, "deployment-"+name)
@@ -234,7 +234,7 @@ func storyNotRolledBack(t *testing.T, s *stage, ns string) {
 		if got := d.Spec.Template.Annotations[restartedAt]; got != stamp(r) || s.serving(t, ns, name) != 2 {
 			t.Errorf("%s: the template has the stamp %q, want %q; %d ReplicaSets serve", name, got, stamp(r), s.serving(t, ns, name))
 		}
-		s.kubelet.mend(ns)
+		s.kubelet.Mend(ns)
 	}
 }
 
@@ -245,7 +245,7 @@ func storyRolledBackChanged(t *testing.T, s *stage, ns string) {
 		t.Run(moment, func(t *testing.T) {
 			name := strings.ToLower(strings.Fields(moment)[0])
 			d := s.deployment(t, ns, name)
-			s.kubelet.fail(ns)
+			s.kubelet.Fail(ns)
 			c := &clock{}
 			a := s.agent(t, Options{Node: s.nodeA, OnStall: v1alpha1.OnStallRollback, Now: c.now})
 			changes := 0
@@ -270,7 +270,7 @@ func storyRolledBackChanged(t *testing.T, s *stage, ns string) {
 			if image, got := d.Spec.Template.Spec.Containers[0].Image, d.Spec.Template.Annotations[restartedAt]; image != "web:2" || got != wantStamp || changes != 1 {
 				t.Errorf("image %s, stamp %q, want %q; changed %d times", image, got, wantStamp, changes)
 			}
-			s.kubelet.mend(ns)
+			s.kubelet.Mend(ns)
 		})
 	}
 }
@@ -286,7 +286,7 @@ func storyRolledBackSets(t *testing.T, s *stage, ns string) {
 	set := s.statefulSet(t, ns, "web", func(*appsv1.StatefulSet) {})
 	ofDaemons, ofSet := s.template(ns, "daemonset/daemons"), s.template(ns, "statefulset/web")
 	before, all := s.pods(t, ns, "daemons"), s.pods(t, ns, "web")
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 
 	name := s.ask(t, ns, "apps/v1", KindDaemonSet, "daemons", inTenMinutes)
 	s.stalls(t, ns, "daemons", c)
@@ -318,7 +318,7 @@ func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructur
 	target := resource + "/" + o.GetName()
 	s.cluster.Kubectl("annotate", "-n", ns, target, v1alpha1.AnnotationOnStall+"=rollback")
 	before, template := s.pods(t, ns, o.GetName()), s.template(ns, target)
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	name := s.ask(t, ns, o.GetAPIVersion(), o.GetKind(), o.GetName(), inTenMinutes)
 	s.stalls(t, ns, o.GetName(), c)
 	wantPhase(t, s.ended(t, ns, name), v1alpha1.PhaseStalled, "is whole again: 2 pods available, 2 of them from before the restart.")
@@ -326,7 +326,7 @@ func (s *stage) rolledBackOther(t *testing.T, ns, resource string, o *unstructur
 		t.Errorf("the template was\n%s and is\n%s", template, got)
 	}
 	s.asBefore(t, ns, o.GetName(), before)
-	s.kubelet.mend(ns)
+	s.kubelet.Mend(ns)
 }
 
 // oneWayOther is a story of a kind that makes new pods of an earlier template: it
@@ -336,7 +336,7 @@ func (s *stage) oneWayOther(t *testing.T, ns string, o *unstructured.Unstructure
 	s.cluster.Kubectl("annotate", "-n", ns, "dc/"+o.GetName(), v1alpha1.AnnotationOnStall+"=rollback")
 	s.settle(t, o, func() bool { return true })
 	before, generation := s.pods(t, ns, o.GetName()), o.GetGeneration()
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	name := s.ask(t, ns, o.GetAPIVersion(), o.GetKind(), o.GetName(), inTenMinutes)
 	s.stalls(t, ns, o.GetName(), c)
 	r := s.ended(t, ns, name)
@@ -348,7 +348,7 @@ func (s *stage) oneWayOther(t *testing.T, ns string, o *unstructured.Unstructure
 	if n := kept(before, s.pods(t, ns, o.GetName())); n != len(before) {
 		t.Errorf("%d of %d old pods are left", n, len(before))
 	}
-	s.kubelet.mend(ns)
+	s.kubelet.Mend(ns)
 }
 
 // storyRolledBackElsewhere: the agent is killed at each step boundary, and its
@@ -361,7 +361,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 		s.deployment(t, ns, name)
 		before[name], template[name] = s.pods(t, ns, name), s.template(ns, "deployment/"+name)
 	}
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	asking := func(name string) asking {
 		return func(t *testing.T, _ *agent) string {
 			return s.ask(t, ns, "apps/v1", KindDeployment, name, func(spec *v1alpha1.RestartSpec) {
@@ -378,7 +378,7 @@ func storyRolledBackElsewhere(t *testing.T, s *stage, ns string) {
 		t.Run(fmt.Sprintf("%02d %s", i, moment), func(t *testing.T) {
 			t.Parallel()
 			name := fmt.Sprintf("web%d", i+1)
-			wantPhase(t, s.takenOverAt(t, ns, i, late(t, name), asking(name)), v1alpha1.PhaseStalled, "Not complete after 10s")
+			wantPhase(t, s.takenOverAt(t, ns, boundary{i, moment}, late(t, name), asking(name)), v1alpha1.PhaseStalled, "Not complete after 10s")
 			s.asBefore(t, ns, name, before[name])
 			if got := s.template(ns, "deployment/"+name); got != template[name] {
 				t.Errorf("the template was\n%s and is\n%s", template[name], got)
@@ -399,7 +399,7 @@ func storyRollBackDenied(t *testing.T, s *stage, ns string) {
 			`-p={"spec":{"template":{"metadata":{"annotations":null}}}}`)
 		return err != nil && strings.Contains(out, "annotations stay")
 	})
-	s.kubelet.fail(ns)
+	s.kubelet.Fail(ns)
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, OnStall: v1alpha1.OnStallRollback, Now: c.now})
 	a.run(t)

@@ -56,11 +56,16 @@ func (s *stage) filler(t *testing.T) *filler {
 // begin is the agent's start: it knows nothing of before.
 func (f *filler) begin(t *testing.T, enabled bool) {
 	t.Helper()
+	f.taint = f.newTaint(f.client, enabled, slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+// newTaint is a keeper that reaches the API through c.
+func (f *filler) newTaint(c client.WithWatch, enabled bool, log *slog.Logger) *NodeTaint {
 	now := func() time.Time { return f.now }
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	events := NewEvents(f.client, f.nodeA, now, log)
-	f.taint = NewNodeTaint(f.client, Options{Node: f.nodeA, Now: now}, enabled, f, events, NewMetrics(prometheus.NewRegistry()), log)
-	events.patience, f.taint.patience = patience, patience // the machine may be busy
+	taint := NewNodeTaint(c, Options{Node: f.nodeA, Now: now}, enabled, f, events, NewMetrics(prometheus.NewRegistry()), log)
+	events.patience, taint.patience = patience, patience // the machine may be busy
+	return taint
 }
 
 // look has the disk stand like this after a while.
@@ -236,8 +241,7 @@ func storyNotFenced(t *testing.T, s *stage, _ string) {
 	var log strings.Builder
 	written := slog.New(slog.NewTextHandler(&log, nil))
 	began := func(c client.WithWatch) {
-		now := func() time.Time { return f.now }
-		f.taint = NewNodeTaint(c, Options{Node: f.nodeA, Now: now}, true, f, NewEvents(f.client, f.nodeA, now, written), NewMetrics(prometheus.NewRegistry()), written)
+		f.taint = f.newTaint(c, true, written)
 	}
 	mend := func() { s.cluster.Kubectl("apply", "-f", "../../manifests/base/fences.yaml") }
 	t.Cleanup(mend)

@@ -44,7 +44,7 @@ func storyDeployment(t *testing.T, s *stage, ns string) {
 		}
 	}
 	onA := filterPods(old, func(p *corev1.Pod) bool { return p.Spec.NodeName == s.nodeA })
-	if want := int64(len(onA)) * podBytes; r.Status.FreedBytes != want || r.Status.Freed != formatBytes(want) {
+	if want := int64(len(onA)) * apiserver.PodBytes; r.Status.FreedBytes != want || r.Status.Freed != formatBytes(want) {
 		t.Errorf("freed %d (%s), want %d", r.Status.FreedBytes, r.Status.Freed, want)
 	}
 	if len(r.Status.ReplacedPods) != 3 || len(r.Status.History) != 1 || len(r.OwnerReferences) != 1 || r.OwnerReferences[0].UID != d.UID {
@@ -245,12 +245,13 @@ func storyKilled(t *testing.T, s *stage, ns string) {
 		if len(moments) < 8 {
 			t.Fatalf("only these step boundaries: %v", moments)
 		}
+		s.cluster.boundaries.add(s.name, moments...)
 		for i, moment := range moments {
 			t.Run(fmt.Sprintf("%s %02d %s", kind, i, moment), func(t *testing.T) {
 				t.Parallel()
 				name := fmt.Sprintf("%s%d", prefix, i)
 				unchanged := prepare(t, name)
-				s.killedAt(t, ns, i, s.requesting(ns, name))
+				s.killedAt(t, ns, boundary{i, moment}, s.requesting(ns, name))
 				unchanged(t)
 			})
 		}
@@ -268,16 +269,16 @@ func (s *stage) requesting(ns, app string) asking {
 type asking func(*testing.T, *agent) string
 
 // killedAt stops a first controller at one boundary and runs a second.
-func (s *stage) killedAt(t *testing.T, ns string, boundary int, ask asking) {
+func (s *stage) killedAt(t *testing.T, ns string, at boundary, ask asking) {
 	t.Helper()
-	r := s.takenUpAgain(t, ns, boundary, stopped(), ask)
+	r := s.takenUpAgain(t, ns, at, stopped(), ask)
 	wantPhase(t, r, v1alpha1.PhaseSucceeded, "replaced in", "freed")
 }
 
 // takenUpAgain gives the Restart after the second controller.
-func (s *stage) takenUpAgain(t *testing.T, ns string, boundary int, c *clock, ask asking) *v1alpha1.Restart {
+func (s *stage) takenUpAgain(t *testing.T, ns string, at boundary, c *clock, ask asking) *v1alpha1.Restart {
 	t.Helper()
-	name := s.killAt(t, ns, boundary, c, ask)
+	name := s.killAt(t, ns, at, c, ask)
 	second := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	if err := s.runOnly(t, second, ns, name); err != nil {
 		t.Fatal(err)
@@ -330,7 +331,7 @@ func (s *stage) moments(t *testing.T, ns string, c *clock, ask asking) []string 
 
 func storyStalled(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	c := &clock{}
 	a := s.agent(t, Options{Node: s.nodeA, Now: c.now})
 	a.run(t)
@@ -349,7 +350,7 @@ func storyStalled(t *testing.T, s *stage, ns string) {
 func (s *stage) runningMidway(t *testing.T, ns string) (*agent, *v1alpha1.Restart) {
 	t.Helper()
 	s.deployment(t, ns, "web")
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
@@ -366,7 +367,7 @@ func storyTargetDeleted(t *testing.T, s *stage, ns string) {
 	s.cluster.Kubectl("delete", "deployment", "-n", ns, "web", "--wait=false")
 	wantPhase(t, s.ended(t, ns, r.Name), v1alpha1.PhaseFailed, "deployment/web")
 
-	s.kubelet.hold(ns, false)
+	s.kubelet.Hold(ns, false)
 	s.deployment(t, ns, "other")
 	a := s.agent(t, Options{Node: s.nodeB})
 	a.request(t, s.podOn(t, ns, "other", s.nodeB), v1alpha1.ReasonDiskFill)
@@ -547,13 +548,13 @@ func storyLongNames(t *testing.T, s *stage, ns string) {
 
 func storyAPIRestart(t *testing.T, s *stage, ns string) {
 	d := s.deployment(t, ns, "web")
-	s.kubelet.hold(ns, true)
+	s.kubelet.Hold(ns, true)
 	a := s.agent(t, Options{Node: s.nodeA})
 	a.run(t)
 	a.request(t, s.podOn(t, ns, "web", s.nodeA), v1alpha1.ReasonDiskFill)
 	s.until(t, ns, "deployment-web", func(r *v1alpha1.Restart) bool { return r.Status.Phase == v1alpha1.PhaseRunning })
 	s.cluster.KillAPI()
-	s.kubelet.hold(ns, false)
+	s.kubelet.Hold(ns, false)
 	s.cluster.StartAPI()
 	wantPhase(t, s.ended(t, ns, "deployment-web"), v1alpha1.PhaseSucceeded, "3 pods replaced")
 	s.wantOneRollout(t, d)

@@ -75,8 +75,20 @@ func Start(t *testing.T, controllers []string, users ...string) *Cluster {
 			"--controllers="+strings.Join(controllers, ","), "--kube-api-qps=200", "--kube-api-burst=400")
 	}
 	c.Kubectl("apply", "-f", filepath.Join(Root(t), "manifests/base/crds"))
-	c.Kubectl("wait", "--for=condition=Established", "crd/restarts.nodeagent.dev", "--timeout=60s")
+	c.Established(t, "restarts.nodeagent.dev", "binaries.nodeagent.dev", "binaryinstances.nodeagent.dev")
 	return c
+}
+
+// Established waits until the API server serves what these definitions define.
+// kubectl's own wait fails where one has no condition yet.
+func (c *Cluster) Established(t *testing.T, definitions ...string) {
+	t.Helper()
+	for _, name := range definitions {
+		Eventually(t, time.Minute, name+" is established", func() bool {
+			out, err := c.TryKubectl("get", "crd", name, "-o", `jsonpath={.status.conditions[?(@.type=="Established")].status}`)
+			return err == nil && out == "True"
+		})
+	}
 }
 
 // Root is the repository's folder.

@@ -144,7 +144,7 @@ func (c *Cluster) Pods(ctx context.Context, namespace, name string) ([]corev1.Po
 }
 
 // statusPatience is how long a controller may take to tell of its Ready pods.
-const statusPatience = 20 * time.Second
+const statusPatience = time.Minute
 
 // UntilReady waits for n Ready pods of the web app and returns them. It gives
 // the controllers time to count them in the status of their workload, by which

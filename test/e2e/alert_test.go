@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +33,9 @@ func TestAlert(t *testing.T) {
 	prometheus := s.startPrometheus(alertmanager)
 	s.scrapesEveryAgent(prometheus)
 
-	s.create(cluster.Deployment(s.namespace, "web", 2))
+	web := cluster.Deployment(s.namespace, "web", 2)
+	web.Spec.MinReadySeconds = 20 // it fires for long enough to be looked at
+	s.create(web)
 	old := s.untilReady("web", 2)
 	seen := s.leak(&old[0])
 	mine := func(a alert) bool {
@@ -53,9 +56,16 @@ func TestAlert(t *testing.T) {
 	}
 	s.atAlertmanager(alertmanager, firing)
 
-	s.succeeded(seen, old)
-	told.until(s, "resolved", func(a alert) bool { return mine(a) && a.Labels["pod"] == old[0].Name })
-	s.t.Logf("%s: fired %s, resolved after the restart", firing.Annotations["summary"], firing.StartsAt.Format(time.TimeOnly))
+	r := s.succeeded(seen, old)
+	s.goneFromAlertmanager(alertmanager, firing)
+	if r.Status.Started == nil {
+		t.Fatalf("the Restart does not tell when it was started: %+v", r.Status)
+	}
+	// One of before would be of an alert that came and went by itself.
+	resolved := told.until(s, "resolved", func(a alert) bool {
+		return mine(a) && a.Labels["uid"] == firing.Labels["uid"] && a.EndsAt.After(r.Status.Started.Time)
+	})
+	s.t.Logf("%s: fired %s, resolved %s by the restart", firing.Annotations["summary"], firing.StartsAt.Format(time.TimeOnly), resolved.EndsAt.Format(time.TimeOnly))
 }
 
 // alert is one of Alertmanager's, in its webhook and its API alike.
@@ -63,6 +73,7 @@ type alert struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	StartsAt    time.Time
+	EndsAt      time.Time // of one that fires: when it would end if it were told no more
 }
 
 // receiver is who is told by Alertmanager.
@@ -228,14 +239,33 @@ func (s *story) scrapesEveryAgent(prometheus string) {
 // atAlertmanager looks for the alert where a person would.
 func (s *story) atAlertmanager(address string, a alert) {
 	s.t.Helper()
-	var all []alert
-	s.must(getJSON(s.ctx, "http://"+address+"/api/v2/alerts", &all))
-	for _, other := range all {
-		if other.Labels["alertname"] == a.Labels["alertname"] && other.Labels["uid"] == a.Labels["uid"] {
-			return
-		}
+	shown, all, err := showsAlert(s.ctx, address, a)
+	s.must(err)
+	if !shown {
+		s.t.Errorf("Alertmanager does not show %v among %v", a.Labels, all)
 	}
-	s.t.Errorf("Alertmanager does not show %v among %v", a.Labels, all)
+}
+
+// goneFromAlertmanager waits until it is not shown there any more.
+func (s *story) goneFromAlertmanager(address string, a alert) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, "the alert is gone from Alertmanager", func(ctx context.Context) (bool, error) {
+		shown, all, err := showsAlert(ctx, address, a)
+		if err == nil && shown {
+			err = fmt.Errorf("it shows %v", all)
+		}
+		return !shown, err
+	}))
+}
+
+// showsAlert asks Alertmanager for all that fires.
+func showsAlert(ctx context.Context, address string, a alert) (shown bool, all []alert, err error) {
+	if err := getJSON(ctx, "http://"+address+"/api/v2/alerts", &all); err != nil {
+		return false, nil, err
+	}
+	return slices.ContainsFunc(all, func(other alert) bool {
+		return other.Labels["alertname"] == a.Labels["alertname"] && other.Labels["uid"] == a.Labels["uid"]
+	}), all, nil
 }
 
 func (s *story) write(path string, content any) {

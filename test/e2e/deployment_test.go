@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
@@ -20,7 +23,19 @@ func TestDeployment(t *testing.T) {
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)
 
-	r := s.succeeded(s.leak(&old[0]), old)
+	folder, err := s.upperOf(s.ctx, &old[0])
+	s.must(err)
+	file := func() string {
+		s.t.Helper()
+		found, err := s.Lab(s.ctx, "exec", old[0].Spec.NodeName, "--", "sh", "-c", `! test -e "$0" || echo "$0"`, folder+cluster.LeakFile)
+		s.must(err)
+		return found
+	}
+	seen := s.leak(&old[0])
+	if file() == "" {
+		t.Errorf("the file that grows is not in %s", folder)
+	}
+	s.succeeded(seen, old)
 	asked.clean(manyRequests, 3)
 	after := s.untilReady("web", 3)
 	for _, p := range after {
@@ -33,7 +48,9 @@ func TestDeployment(t *testing.T) {
 	if len(sets) != 2 {
 		t.Errorf("want two ReplicaSets, the old and the new, got %d", len(sets))
 	}
-	s.fileIsGone(r.Status.Holder, string(old[0].UID))
+	if found := file(); found != "" {
+		t.Errorf("on %s it is still there: %s", old[0].Spec.NodeName, found)
+	}
 }
 
 // untilAsked waits until a client has asked n times over each kind of
@@ -49,12 +66,21 @@ func (s *story) untilAsked(client string, n int64) map[string]cluster.Tally {
 	return got
 }
 
-// fileIsGone looks on the node's own disk for the file that filled it.
-func (s *story) fileIsGone(node, podUID string) {
-	s.t.Helper()
-	out, err := s.Lab(s.ctx, "exec", node, "--", "find", "/var/lib/containerd", "-name", "debug.log", "-size", "+1M")
-	s.must(err)
-	if found := strings.TrimSpace(out); found != "" {
-		s.t.Errorf("on %s the file of pod %s is still there: %s", node, podUID, found)
+// upperOf is the folder on its node that has what a pod's one container writes.
+func (s *story) upperOf(ctx context.Context, pod *corev1.Pod) (string, error) {
+	now := &corev1.Pod{}
+	if err := s.Get(ctx, client.ObjectKeyFromObject(pod), now); err != nil {
+		return "", err
 	}
+	_, id, _ := strings.Cut(now.Status.ContainerStatuses[0].ContainerID, "://")
+	mounts, err := s.Lab(ctx, "exec", pod.Spec.NodeName, "--", "ctr", "-n", "k8s.io", "snapshots", "mounts", "/x", id)
+	if err != nil {
+		return "", err
+	}
+	_, upper, found := strings.Cut(mounts, "upperdir=")
+	if !found {
+		return "", fmt.Errorf("container %s has no folder of its own: %s", id, mounts)
+	}
+	upper, _, _ = strings.Cut(upper, ",")
+	return strings.TrimSpace(upper), nil
 }

@@ -88,10 +88,37 @@ func TestAgentToken(t *testing.T) {
 			t.Errorf("%s: %v, want it refused: %q", try.name, err, try.words)
 		}
 	}
+	s.launchesAtHome(agent, nodes[0], nodes[1])
 	now := &appsv1.Deployment{}
 	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), now))
 	if now.Generation != web.Generation {
 		t.Errorf("the Deployment was written: generation %d after %d", now.Generation, web.Generation)
+	}
+}
+
+// launchesAtHome gives agents the role to launch: they report what is launched
+// on their own node, and on no other.
+func (s *story) launchesAtHome(agent client.Client, home, other string) {
+	s.t.Helper()
+	role := s.Path("manifests/overlays/launch/rbac.yaml")
+	s.t.Cleanup(func() {
+		if _, err := s.Kubectl(context.WithoutCancel(s.ctx), "delete", "--ignore-not-found", "-f", role); err != nil {
+			s.t.Error(err)
+		}
+	})
+	_, err := s.Kubectl(s.ctx, "apply", "-n", cluster.Namespace, "-f", role)
+	s.must(err)
+	report := func(ctx context.Context, node string) error {
+		return agent.Create(ctx, &v1alpha1.BinaryInstance{
+			ObjectMeta: metav1.ObjectMeta{Name: s.namespace + "." + node}, Spec: v1alpha1.BinaryInstanceSpec{Binary: s.namespace, Node: node},
+		}, client.DryRunAll)
+	}
+	s.must(cluster.Until(s.ctx, "the API server knows of the role", func(ctx context.Context) (bool, error) {
+		err := report(ctx, home)
+		return err == nil, err
+	}))
+	if err := report(s.ctx, other); err == nil || !strings.Contains(err.Error(), "launched on its own node alone") {
+		s.t.Errorf("an instance of another node: %v, want it refused", err)
 	}
 }
 

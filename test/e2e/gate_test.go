@@ -60,6 +60,7 @@ func TestObserveAndNever(t *testing.T) {
 				t.Errorf("it does not say what would have been done: %q", r.Status.Message)
 			}
 			s.replaced(old, s.untilReady("web", 2))
+			s.described("pod/"+old[0].Name, "DiskFill", cluster.LeakFile, "Restart"+string(phase))
 			sets, err := s.ReplicaSets(s.ctx, s.namespace, "web")
 			s.must(err)
 			if len(sets) != 1 {

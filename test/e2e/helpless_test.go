@@ -115,7 +115,7 @@ func (s *story) freedNothing() {
 	}
 	place(node)
 	web := cluster.Deployment(s.namespace, "web", 1)
-	web.Spec.MinReadySeconds = 10
+	web.Spec.MinReadySeconds = 20 // the kubelet stops before the old pod is told to go
 	web.Spec.Template.Spec.NodeSelector = map[string]string{"place": "here"}
 	s.create(web)
 	old := s.untilReady("web", 1)

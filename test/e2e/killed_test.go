@@ -2,18 +2,10 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -24,6 +16,7 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,36 +29,106 @@ import (
 // The API server asks a webhook before each write of the agent that carries a
 // restart out, and the webhook kills that agent: at each step once before the
 // write is done, and once after it, before the agent can hear of it. The
-// restart ends as it should, once.
+// restart ends as it should, once, by whichever way it goes.
 func TestKilledAtEachStep(t *testing.T) {
-	s := newStory(t)
-	web := cluster.Deployment(s.namespace, "web", 3)
-	s.create(web, cluster.Service(s.namespace, "web"))
-	old := s.untilReady("web", 3)
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), web))
-	fewest, err := s.FewestEndpoints(s.ctx, s.namespace, "web", 3)
-	s.must(err)
-	k := s.killer(old[0].Spec.NodeName)
-	s.person(web, "apps/v1", "Deployment", onePod(&old[0]))
-	r := s.endedTimes("Deployment", "web", 1)
-	t.Logf("killed before and after: %s", strings.Join(slices.Sorted(maps.Keys(k.moments())), "; "))
+	t.Run("one pod of a Deployment", func(t *testing.T) {
+		s := newStory(t)
+		web := cluster.Deployment(s.namespace, "web", 3)
+		s.create(web, cluster.Service(s.namespace, "web"))
+		old := s.untilReady("web", 3)
+		k := s.killedAtEach("pods", "pods/eviction")
+		k.restart(web, "apps/v1", "Deployment", old[0].Spec.NodeName, 3, onePod(&old[0]))
+		s.replaced(old, s.untilReady("web", 3), old[0].Name)
+	})
+	t.Run("the template of a Deployment", func(t *testing.T) {
+		s := newStory(t)
+		web := cluster.Deployment(s.namespace, "web", 3)
+		s.create(web, cluster.Service(s.namespace, "web"))
+		old := s.untilReady("web", 3)
+		nodes, err := s.Nodes(s.ctx)
+		s.must(err)
+		k := s.killedAtEach("deployments with [kubectl.kubernetes.io/restartedAt]")
+		k.stamps = 1
+		k.restart(web, "apps/v1", "Deployment", nodes[0], 3, nil)
+		s.replaced(old, s.untilReady("web", 3), names(old)...)
+	})
+	t.Run("a Deployment that is rolled back", func(t *testing.T) {
+		s := newStory(t)
+		web := cluster.Deployment(s.namespace, "web", 3)
+		settings := s.rolledBackWithout(web)
+		s.create(settings, web, cluster.Service(s.namespace, "web"))
+		old, template := s.untilReady("web", 3), s.template("web")
+		nodes, err := s.Nodes(s.ctx)
+		s.must(err)
+		s.must(s.Delete(s.ctx, settings))
+		k := s.killedAtEach("deployments with [kubectl.kubernetes.io/restartedAt]", "deployments with []")
+		k.stamps, k.ends = 2, []v1alpha1.Phase{v1alpha1.PhaseRollingBack, v1alpha1.PhaseStalled}
+		k.restart(web, "apps/v1", "Deployment", nodes[0], 3, func(spec *v1alpha1.RestartSpec) {
+			spec.Deadline = &metav1.Duration{Duration: time.Minute}
+		})
+		s.untilPods("web", 3)
+		s.replaced(old, s.untilReady("web", 3))
+		if now := s.template("web"); now != template {
+			t.Errorf("the template was\n%s and is\n%s", template, now)
+		}
+	})
+	t.Run("a pod without owner", func(t *testing.T) {
+		s := newStory(t)
+		web := cluster.Pod(s.namespace, "web")
+		s.create(web, cluster.Service(s.namespace, "web"))
+		old := s.untilReady("web", 1)
+		k := s.killedAtEach("pods", "pods/eviction")
+		k.restart(web, "v1", "Pod", old[0].Spec.NodeName, 1, onePod(&old[0]))
+		s.replaced(old, s.untilReady("web", 1), "web")
+	})
+}
 
-	if r.Status.Phase != v1alpha1.PhaseSucceeded {
-		t.Errorf("it ended as %s", r.Status.Phase)
+// killedAtEach is a restart whose agent is killed before and after each of its
+// writes.
+type killedAtEach struct {
+	*story
+	writes []string         // to what is restarted
+	stamps int64            // how often the target itself is written
+	ends   []v1alpha1.Phase // that follow on Running
+}
+
+func (s *story) killedAtEach(writes ...string) *killedAtEach {
+	return &killedAtEach{story: s, writes: writes, ends: []v1alpha1.Phase{v1alpha1.PhaseVerifying, v1alpha1.PhaseSucceeded}}
+}
+
+// restart asks for it, on that node, and follows it to its end. fewest is how many
+// endpoints there always are.
+func (k *killedAtEach) restart(target client.Object, apiVersion, kind, node string, fewest int, change func(*v1alpha1.RestartSpec)) {
+	k.t.Helper()
+	k.must(k.Get(k.ctx, client.ObjectKeyFromObject(target), target))
+	least, err := k.FewestEndpoints(k.ctx, k.namespace, "web", fewest)
+	k.must(err)
+	killer := k.killer(node)
+	k.person(target, apiVersion, kind, change)
+	r := k.endedTimes(kind, "web", 1)
+	k.t.Logf("killed before and after: %s", strings.Join(slices.Sorted(maps.Keys(killer.moments())), "; "))
+
+	if want := k.ends[len(k.ends)-1]; r.Status.Phase != want {
+		k.t.Errorf("it ended as %s, want %s", r.Status.Phase, want)
 	}
-	for _, moment := range []string{"slots", "restarts/status Pending", "restarts/status Running", "pods", "pods/eviction", "restarts/status Verifying", "restarts/status Succeeded"} {
-		if !k.killedTwiceAt(moment) {
-			t.Errorf("the agent was not killed before and after a write %s", moment)
+	moments := append([]string{"slots"}, k.writes...)
+	for _, phase := range append([]v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseRunning}, k.ends...) {
+		moments = append(moments, fmt.Sprintf("restarts/status %s", phase))
+	}
+	for _, moment := range moments {
+		if !killer.killedTwiceAt(moment) {
+			k.t.Errorf("the agent was not killed before and after a write %s", moment)
 		}
 	}
-	s.replaced(old, s.untilReady("web", 3), old[0].Name)
-	now := web.DeepCopy()
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(now), now))
-	if now.Generation != web.Generation {
-		t.Errorf("the Deployment was written: generation %d after %d", now.Generation, web.Generation)
+	if kind != "Pod" { // the old one is gone
+		was := target.GetGeneration()
+		k.must(k.Get(k.ctx, client.ObjectKeyFromObject(target), target))
+		if now := target.GetGeneration(); now != was+k.stamps {
+			k.t.Errorf("the %s was written: generation %d after %d", kind, now, was)
+		}
 	}
-	if n, err := fewest(); err != nil || n < 3 {
-		t.Errorf("the Service sent to %d pods at the least: %v", n, err)
+	if n, err := least(); err != nil || n < fewest {
+		k.t.Errorf("the Service sent to %d pods at the least: %v", n, err)
 	}
 }
 
@@ -88,13 +151,7 @@ const (
 func (s *story) killer(node string) *killer {
 	s.t.Helper()
 	k := &killer{s: s, node: node, at: map[string]int{}}
-	certificate, ca := selfSigned(s.t, s.address())
-	l, err := (&net.ListenConfig{}).Listen(s.ctx, "tcp", s.address()+":0")
-	s.must(err)
-	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: k, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
-	go func() { _ = srv.ServeTLS(l, "", "") }()
-	s.t.Cleanup(func() { _ = srv.Close() })
-
+	address, ca := s.serveTLS(s.address(), k)
 	rule := func(group string, resources ...string) admissionregistrationv1.RuleWithOperations {
 		return admissionregistrationv1.RuleWithOperations{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
@@ -105,8 +162,8 @@ func (s *story) killer(node string) *killer {
 		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
 		Webhooks: []admissionregistrationv1.ValidatingWebhook{{
 			Name:         "killer.nodeagent.dev",
-			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: new("https://" + l.Addr().String()), CABundle: ca},
-			Rules:        []admissionregistrationv1.RuleWithOperations{rule("nodeagent.dev", "restarts", "restarts/status"), rule("", "pods", "pods/eviction"), rule("coordination.k8s.io", "leases")},
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: new("https://" + address.String()), CABundle: ca},
+			Rules:        []admissionregistrationv1.RuleWithOperations{rule("nodeagent.dev", "restarts", "restarts/status"), rule("", "pods", "pods/eviction"), rule("apps", "deployments"), rule("coordination.k8s.io", "leases")},
 			MatchConditions: []admissionregistrationv1.MatchCondition{
 				{Name: "agent", Expression: fmt.Sprintf("request.userInfo.username == %q && %q in request.userInfo.extra['authentication.kubernetes.io/node-name']", restart.AgentAccount, node)},
 				{Name: "story", Expression: fmt.Sprintf("request.namespace == %q || request.name == %q", s.namespace, restart.LeaseSlots)},
@@ -193,6 +250,10 @@ func momentOf(r *admissionv1.AdmissionRequest) string {
 		var o v1alpha1.Restart
 		_ = json.Unmarshal(r.Object.Raw, &o)
 		return fmt.Sprintf("%s %s, %d replaced", what, o.Status.Phase, len(o.Status.ReplacedPods))
+	case "deployments":
+		var o appsv1.Deployment
+		_ = json.Unmarshal(r.Object.Raw, &o)
+		return fmt.Sprintf("%s with %v", what, slices.Sorted(maps.Keys(o.Spec.Template.Annotations)))
 	case "pods":
 		var o corev1.Pod
 		_ = json.Unmarshal(r.Object.Raw, &o)
@@ -223,12 +284,7 @@ func (k *killer) killedTwiceAt(moment string) bool {
 // killAgentForGood ends the agent of a node with SIGKILL and its pod with it:
 // its kubelet would let a pod wait that dies again and again.
 func (s *story) killAgentForGood(ctx context.Context, node string) error {
-	var pid int
-	err := cluster.Until(ctx, "the agent's process is known", func(ctx context.Context) (bool, error) {
-		var err error
-		pid, err = s.AgentPID(ctx, node)
-		return err == nil, err
-	})
+	pid, err := s.agentPID(ctx, node)
 	if err != nil {
 		return err
 	}
@@ -242,20 +298,12 @@ func (s *story) killAgentForGood(ctx context.Context, node string) error {
 	return s.Delete(ctx, pod, client.GracePeriodSeconds(0))
 }
 
-// selfSigned is a certificate for an address, and what to trust it by.
-func selfSigned(t *testing.T, address string) (certificate tls.Certificate, ca []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(address)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+// agentPID waits until the API and containerd agree on the agent's process.
+func (s *story) agentPID(ctx context.Context, node string) (pid int, err error) {
+	err = cluster.Until(ctx, "the agent's process is known", func(ctx context.Context) (bool, error) {
+		var err error
+		pid, err = s.AgentPID(ctx, node)
+		return err == nil, err
+	})
+	return pid, err
 }

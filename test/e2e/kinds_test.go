@@ -1,11 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,43 +18,17 @@ import (
 // before the old ones go.
 const manyRequests = 20_000
 
-// One pod of a Deployment is replaced while an autoscaler watches: the
-// Deployment is not written, and the autoscaler sees nothing.
-func TestDeploymentOnePod(t *testing.T) {
-	s := newStory(t)
-	web, scaler := cluster.Deployment(s.namespace, "web", 3), cluster.Autoscaler(s.namespace, "web")
-	slowToEnd(&web.Spec.Template.Spec)
-	s.create(web, scaler)
-	asked := s.askAll("web", 3)
-	old := s.untilReady("web", 3)
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), web))
-
-	r := s.ended(s.person(web, "apps/v1", "Deployment", onePod(&old[0])), v1alpha1.PhaseSucceeded)
-	asked.clean(manyRequests, 3)
-	s.replaced(old, s.untilReady("web", 3), old[0].Name)
-	if r.Status.Method != v1alpha1.MethodRelease {
-		t.Errorf("the pod was replaced by %s", r.Status.Method)
-	}
-	now := &appsv1.Deployment{}
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(web), now))
-	if now.Generation != web.Generation {
-		t.Errorf("the Deployment was written: generation %d after %d", now.Generation, web.Generation)
-	}
-	then := &autoscalingv2.HorizontalPodAutoscaler{}
-	s.must(s.Get(s.ctx, client.ObjectKeyFromObject(scaler), then))
-	if then.Status.LastScaleTime != nil || then.Status.DesiredReplicas > 3 {
-		t.Errorf("the autoscaler scaled: %+v", then.Status)
-	}
-}
-
 // A StatefulSet that leaves the moment to people: its pods go one by one, the
-// highest first, each next one Ready before the following goes.
+// highest first, each next one Ready before the following goes. The Service
+// never sends to fewer than its PodDisruptionBudget wants.
 func TestStatefulSetOnDelete(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 2)
 	db.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
 	s.create(db)
 	asked := s.askAll("db", 2)
+	s.budget("db", 1)
 	old := s.untilReady("db", 2)
 	r := s.succeeded(s.leak(&old[1]), old)
 	asked.clean(2000, 1)
@@ -67,6 +41,7 @@ func TestStatefulSetOnDelete(t *testing.T) {
 // A StatefulSet in the middle of a canary keeps it: below the partition pods
 // come back at their old revision.
 func TestStatefulSetPartition(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	db := cluster.StatefulSet(s.namespace, "db", 2)
 	db.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(1))}
@@ -118,6 +93,7 @@ func TestDaemonSetWhole(t *testing.T) {
 		{"ondelete", appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}, v1alpha1.MethodEvict, 2000, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := newStory(t)
 			set := cluster.DaemonSet(s.namespace, "logs")
 			set.Spec.UpdateStrategy = c.strategy
@@ -151,6 +127,7 @@ func TestControllersWithoutOwner(t *testing.T) {
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			s := newStory(t)
 			s.create(make(s.namespace))
 			asked := s.askAll("web", 2)
@@ -162,10 +139,16 @@ func TestControllersWithoutOwner(t *testing.T) {
 	}
 }
 
-// A pod that nobody owns is copied, and goes when its copy serves.
+// A pod that nobody owns is copied, and goes when its copy serves. What it reads
+// from a ConfigMap its copy reads too.
 func TestPodWithoutOwner(t *testing.T) {
 	s := newStory(t)
+	s.create(&corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "settings"), Data: map[string]string{"level": "debug"}})
 	pod := cluster.Pod(s.namespace, "web")
+	pod.Spec.Volumes = []corev1.Volume{{Name: "settings", VolumeSource: corev1.VolumeSource{
+		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}},
+	}}}
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "settings", MountPath: "/etc/settings"}}
 	pod.Labels["team"] = "shop"
 	pod.Annotations = map[string]string{"owner": "shop@example.com"}
 	slowToEnd(&pod.Spec)
@@ -180,6 +163,12 @@ func TestPodWithoutOwner(t *testing.T) {
 	if next := now[0]; next.Labels["team"] != "shop" || next.Annotations["owner"] != "shop@example.com" {
 		t.Errorf("the copy lost labels or annotations: %v %v", next.Labels, next.Annotations)
 	}
+	// The kubelet has it on its node's disk, for that pod alone.
+	read, err := s.Lab(s.ctx, "exec", now[0].Spec.NodeName, "--", "cat", fmt.Sprintf("/var/lib/kubelet/pods/%s/volumes/kubernetes.io~configmap/settings/level", now[0].UID))
+	s.must(err)
+	if mounts := now[0].Spec.Containers[0].VolumeMounts; read != "debug" || len(mounts) != 1 || mounts[0].MountPath != "/etc/settings" {
+		t.Errorf("the copy reads %q, its mounts are %+v", read, mounts)
+	}
 	if r.Status.Method != v1alpha1.MethodCopy {
 		t.Errorf("replaced by %s", r.Status.Method)
 	}
@@ -188,7 +177,7 @@ func TestPodWithoutOwner(t *testing.T) {
 // slowToEnd lets a pod take its time, as one does that has long requests open:
 // a restart that lasts meets more requests.
 func slowToEnd(pod *corev1.PodSpec) {
-	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "15s")
+	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "20s")
 }
 
 // replaced checks that of the old pods exactly those that are named are gone.

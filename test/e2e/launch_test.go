@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,12 +114,16 @@ func (s *story) haltsOnFailure(url, digest string) {
 	if most := rollouts.stop(); most.admitted != 1 || most.exchanging != 1 {
 		s.t.Errorf("%d nodes were admitted and %d exchanging at a time of a change that fails", most.admitted, most.exchanging)
 	}
+	s.must(cluster.Until(s.ctx, "both processes are told as they were", func(context.Context) (bool, error) {
+		all := s.instances(exporter)
+		return !slices.ContainsFunc(all, func(i v1alpha1.BinaryInstance) bool { return i.Status.State != v1alpha1.StateHealthy }), nil
+	}))
 	rejected := 0
 	for _, i := range s.instances(exporter) {
 		if i.Status.RejectedGeneration == i.Status.ObservedGeneration {
 			rejected++
 		}
-		if i.Status.State != v1alpha1.StateHealthy || fmt.Sprint(i.Status.Pid) != before[i.Spec.Node] {
+		if fmt.Sprint(i.Status.Pid) != before[i.Spec.Node] {
 			s.t.Errorf("on %s process %s ran, now %d, %s", i.Spec.Node, before[i.Spec.Node], i.Status.Pid, i.Status.State)
 		}
 	}
@@ -233,7 +238,7 @@ func (s *story) waitsForPort(url, digest string) {
 }
 
 // followsRole: what asks for private nodes ends on one that becomes public, and
-// comes again.
+// comes again. The agent there keeps ordinary pods off it for as long.
 func (s *story) followsRole() {
 	s.t.Helper()
 	nodes, err := s.Nodes(s.ctx)
@@ -244,17 +249,32 @@ func (s *story) followsRole() {
 	patch := client.MergeFrom(b.DeepCopy())
 	b.Spec.Roles = []string{"private"}
 	s.must(s.Patch(s.ctx, b, patch))
-	s.taint(last, v1alpha1.LabelRole+"=public:NoSchedule") // tasks are no pods: the label alone moves them
-	s.t.Cleanup(func() { s.taint(last, v1alpha1.LabelRole+"-") })
 	s.upOn(exporter, 2)
-	s.label(last, "public")
+	s.label(last, v1alpha1.RolePublic)
 	s.t.Cleanup(func() { s.unlabel(last) })
 	s.upOn(exporter, 1)
+	s.taintFollows(last, true)
 	if on := s.processes(); on[last] != "" {
 		s.t.Errorf("process %s still runs on %s, which is public", on[last], last)
 	}
 	s.unlabel(last)
 	s.upOn(exporter, 2)
+	s.taintFollows(last, false)
+}
+
+// taintFollows waits until the node's taint is there, or gone.
+func (s *story) taintFollows(node string, want bool) {
+	s.t.Helper()
+	s.must(cluster.Until(s.ctx, fmt.Sprintf("the taint of a public node on %s: %t", node, want), func(ctx context.Context) (bool, error) {
+		n := &corev1.Node{}
+		if err := s.Get(ctx, client.ObjectKey{Name: node}, n); err != nil {
+			return false, err
+		}
+		is := slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+			return t.Key == v1alpha1.LabelRole && t.Value == v1alpha1.RolePublic && t.Effect == corev1.TaintEffectNoSchedule
+		})
+		return is == want, nil
+	}))
 }
 
 // comesAgainAfterReboot pulls a node's plug and starts it: what should run does.

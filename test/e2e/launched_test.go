@@ -155,13 +155,6 @@ func (s *story) label(node, role string) {
 	s.must(err)
 }
 
-func (s *story) taint(node, taint string) {
-	s.t.Helper()
-	if _, err := s.Kubectl(context.WithoutCancel(s.ctx), "taint", "node", node, taint); err != nil {
-		s.t.Error(err)
-	}
-}
-
 func (s *story) unlabel(node string) {
 	s.t.Helper()
 	if _, err := s.Kubectl(context.WithoutCancel(s.ctx), "label", "node", node, v1alpha1.LabelRole+"-"); err != nil {

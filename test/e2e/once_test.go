@@ -21,8 +21,8 @@ import (
 func TestTwoNodesOneRestart(t *testing.T) {
 	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 4)
-	// No pod goes in the first ten seconds, so the second agent sees its pod too.
-	web.Spec.MinReadySeconds = 10
+	// No pod goes in the first seconds, so the second agent sees its pod too.
+	web.Spec.MinReadySeconds = 15
 	web.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{
 		MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
 	}
@@ -35,6 +35,7 @@ func TestTwoNodesOneRestart(t *testing.T) {
 
 	onNode := map[string]*corev1.Pod{}
 	for i := range old {
+		s.seenQuiet(&old[i])
 		onNode[old[i].Spec.NodeName] = &old[i]
 	}
 	if len(onNode) < 2 {
@@ -97,7 +98,7 @@ func (s *story) untilTwoReplicaSets() {
 // has started it again.
 func (s *story) killAgent(node string) {
 	s.t.Helper()
-	pid, err := s.AgentPID(s.ctx, node)
+	pid, err := s.agentPID(s.ctx, node)
 	s.must(err)
 	_, err = s.Lab(s.ctx, "exec", node, "--", "kill", "-KILL", strconv.Itoa(pid))
 	s.must(err)

@@ -66,7 +66,7 @@ func TestWarnings(t *testing.T) {
 		})},
 		{name: "budget", sentence: "PodDisruptionBudget web allows no pod to go at this moment", make: statefulSet(2, func(db *appsv1.StatefulSet) {
 			db.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
-		}), then: func(s *story, _ client.Object) { s.untilReady("web", 2); s.budget(2) }},
+		}), then: func(s *story, _ client.Object) { s.untilReady("web", 2); s.budget("web", 2) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -176,7 +176,7 @@ func deploymentRefusals() []refusal {
 		}},
 		{name: "budget", sentence: "PodDisruptionBudget web allows 0", make: deployment(2, func(d *appsv1.Deployment) {
 			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromInt32(0)), MaxUnavailable: new(intstr.FromInt32(1))}
-		}), then: func(s *story, _ client.Object) { s.untilReady("web", 2); s.budget(2) }},
+		}), then: func(s *story, _ client.Object) { s.untilReady("web", 2); s.budget("web", 2) }},
 		{name: "quota", sentence: "ResourceQuota web has no room for one pod more", first: func(s *story) { s.quota(2) },
 			make: deployment(2, func(*appsv1.Deployment) {}), then: ready(2)},
 		{name: "deployment port", sentence: "take port 18998 of their node", make: deployment(1, func(d *appsv1.Deployment) {
@@ -285,16 +285,16 @@ func claimed() []corev1.Volume {
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "web"}}}}
 }
 
-// budget makes a PodDisruptionBudget of the web app's pods.
-func (s *story) budget(least int32) {
+// budget makes a PodDisruptionBudget of an app's pods.
+func (s *story) budget(name string, least int32) {
 	s.t.Helper()
-	b := &policyv1.PodDisruptionBudget{ObjectMeta: cluster.Meta(s.namespace, "web"), Spec: policyv1.PodDisruptionBudgetSpec{
-		MinAvailable: new(intstr.FromInt32(least)), Selector: &metav1.LabelSelector{MatchLabels: cluster.Meta("", "web").Labels},
+	b := &policyv1.PodDisruptionBudget{ObjectMeta: cluster.Meta(s.namespace, name), Spec: policyv1.PodDisruptionBudgetSpec{
+		MinAvailable: new(intstr.FromInt32(least)), Selector: &metav1.LabelSelector{MatchLabels: cluster.Meta("", name).Labels},
 	}}
 	s.create(b)
 	s.must(cluster.Until(s.ctx, "the budget counts its pods", func(ctx context.Context) (bool, error) {
 		err := s.Get(ctx, client.ObjectKeyFromObject(b), b)
-		return b.Status.ObservedGeneration == b.Generation && b.Status.CurrentHealthy == least, err
+		return b.Status.ObservedGeneration == b.Generation && b.Status.CurrentHealthy >= least, err
 	}))
 }
 
@@ -342,6 +342,18 @@ func TestJob(t *testing.T) {
 		s.create(cluster.Job(s.namespace, "report"))
 		old := s.untilReady("report", 1)
 		s.refused(s.leak(&old[0]))
+		s.replaced(old, s.podsOf("report"))
+	})
+	t.Run("of a CronJob", func(t *testing.T) {
+		t.Parallel()
+		s := newStory(t)
+		s.create(cluster.CronJob(s.namespace, "report"))
+		old := s.untilReady("report", 1) // it is due at the next full minute
+		r := s.refused(s.leak(&old[0]))
+		job := metav1.GetControllerOf(&old[0])
+		if r.Spec.Target.Kind != "Job" || r.Spec.Target.Name != job.Name || !strings.Contains(r.Status.Message, v1alpha1.AnnotationRestart) {
+			t.Errorf("%+v was refused with %q", r.Spec.Target, r.Status.Message)
+		}
 		s.replaced(old, s.podsOf("report"))
 	})
 	t.Run("allowed", func(t *testing.T) {

@@ -78,7 +78,6 @@ func ofAgents() sets.Set[string] {
 func unplayed() map[string]string {
 	const (
 		streamed  = "an informer lists only where the API server does not stream what there is (WatchList)"
-		kruise    = "TestArgoRollout stands for it: the agents do the same with each of restart.OtherKinds"
 		openShift = "the lab has no OpenShift; the story other-kinds of pkg/restart plays it"
 	)
 	return map[string]string{
@@ -88,11 +87,6 @@ func unplayed() map[string]string {
 		"list deployments.apps":  streamed,
 		"list statefulsets.apps": streamed,
 		"list daemonsets.apps":   streamed,
-
-		"get clonesets.apps.kruise.io":      kruise,
-		"patch clonesets.apps.kruise.io":    kruise,
-		"get statefulsets.apps.kruise.io":   kruise,
-		"patch statefulsets.apps.kruise.io": kruise,
 
 		"get deploymentconfigs.apps.openshift.io":   openShift,
 		"patch deploymentconfigs.apps.openshift.io": openShift,
@@ -164,7 +158,7 @@ func TestRightsAreJudged(t *testing.T) {
 		return e
 	}
 	get, patch := event("get", "apps", "deployments", 200, "allow"), event("patch", "", "nodes", 200, "allow")
-	rights := sets.New("get deployments.apps", "patch nodes", "list nodes", "get clonesets.apps.kruise.io")
+	rights := sets.New("get deployments.apps", "patch nodes", "list nodes", "get deploymentconfigs.apps.openshift.io")
 	for _, test := range []struct {
 		name  string
 		asked []auditEvent

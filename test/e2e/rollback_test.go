@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -18,13 +19,9 @@ import (
 // that never stop asking none sees a failure.
 func TestRolledBack(t *testing.T) {
 	s := newStory(t)
-	settings := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "settings"), Data: map[string]string{"colour": "blue"}}
 	web := cluster.Deployment(s.namespace, "web", 3)
 	slowToEnd(&web.Spec.Template.Spec)
-	web.Annotations = map[string]string{v1alpha1.AnnotationOnStall: string(v1alpha1.OnStallRollback)}
-	web.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "COLOUR", ValueFrom: &corev1.EnvVarSource{
-		ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}, Key: "colour"},
-	}}}
+	settings := s.rolledBackWithout(web)
 	s.create(settings, web)
 	asked := s.askAll("web", 3)
 	old, template := s.untilReady("web", 3), s.template("web")
@@ -55,6 +52,17 @@ func TestRolledBack(t *testing.T) {
 		return len(sets) == 2 && serving == 1, err
 	}))
 	s.toldOn("Deployment", "web", "RestartStalled")
+}
+
+// rolledBackWithout has a Deployment need a ConfigMap, and rolled back where its
+// new pods do not find it.
+func (s *story) rolledBackWithout(web *appsv1.Deployment) *corev1.ConfigMap {
+	settings := &corev1.ConfigMap{ObjectMeta: cluster.Meta(s.namespace, "settings"), Data: map[string]string{"colour": "blue"}}
+	web.Annotations = map[string]string{v1alpha1.AnnotationOnStall: string(v1alpha1.OnStallRollback)}
+	web.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "COLOUR", ValueFrom: &corev1.EnvVarSource{
+		ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: settings.Name}, Key: "colour"},
+	}}}
+	return settings
 }
 
 // template is a Deployment's pod template as kubectl prints it.

@@ -68,7 +68,7 @@ func (s *story) thirdNode() {
 func (s *story) onEachNode(name string, nodes int) *appsv1.Deployment {
 	s.t.Helper()
 	web := cluster.Deployment(s.namespace, name, int32(nodes))
-	web.Spec.MinReadySeconds = 8
+	web.Spec.MinReadySeconds = 12
 	web.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{
 		MaxSurge: new(intstr.FromString("100%")), MaxUnavailable: new(intstr.FromInt32(0)),
 	}

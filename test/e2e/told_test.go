@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,11 +22,12 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/cluster"
+	"github.com/nodeagent/nodeagent/test/freeport"
 )
 
 // stageTold is what of a webhook's message the stories read.
 type stageTold struct {
-	Incident, Stage, Namespace, Workload, Why, Message string
+	Incident, Stage, Namespace, Kind, Workload, Why, Message, Graph string
 }
 
 // listeners collects what the agents post to a webhook.
@@ -88,17 +91,50 @@ func (w *listeners) until(s *story, stage string) {
 	}))
 }
 
+// deaf is a receiver that takes connections and never answers. It counts them.
+func (s *story) deaf() (url string, asked *atomic.Int32) {
+	s.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(s.ctx, "tcp", s.address()+":0")
+	s.must(err)
+	asked = &atomic.Int32{}
+	var held []net.Conn
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			held = append(held, c)
+		}
+	})
+	s.t.Cleanup(func() {
+		_ = l.Close()
+		done.Wait()
+		for _, c := range held {
+			_ = c.Close()
+		}
+	})
+	return fmt.Sprintf("http://%s/deaf", l.Addr()), asked
+}
+
 // People are told of a restart as one incident, by a webhook and in a real
-// Alertmanager, though every agent is killed in the middle of it.
+// Alertmanager, though every agent is killed in the middle of it, one receiver
+// never answers, and another one is not there.
 func TestPeopleAreTold(t *testing.T) {
 	s := newStory(t)
 	hook := s.listenForWebhooks()
 	alertmanager := s.startAlertmanagerAt(s.address(), hook.url)
+	deaf, asked := s.deaf()
 	s.configure(fmt.Sprintf(`notify:
+  graph: https://graphs.example/d?ns={namespace}&w={kind}/{workload}
   receivers:
+  - {name: deaf, kind: Webhook, url: %q}
+  - {name: dead, kind: Webhook, url: "http://%s:%d/"}
   - {name: hook, kind: Webhook, url: %q}
   - {name: alerts, kind: Alertmanager, url: "http://%s"}
-`, hook.url, alertmanager))
+`, deaf, s.address(), freeport.From(t, 20000), hook.url, alertmanager))
 	web := cluster.Deployment(s.namespace, "web", 2)
 	web.Spec.MinReadySeconds = 8
 	s.create(web)
@@ -127,9 +163,20 @@ func TestPeopleAreTold(t *testing.T) {
 	if !slices.Equal(stages, []string{"Seen", "Restarting", "Done"}) || len(incidents) != 1 {
 		t.Errorf("told %v in the incidents %v, want Seen, Restarting and Done in one", stages, incidents)
 	}
-	if why := hook.of(s.namespace)[0].Why; !strings.Contains(why, cluster.LeakFile) {
-		t.Errorf("the first message does not name the file: %q", why)
+	first := hook.of(s.namespace)[0]
+	if !regexp.MustCompile(cluster.LeakFile + ` in .* grew .* \(.*iB/s\)`).MatchString(first.Why) {
+		t.Errorf("the first message does not name the file and its rate: %q", first.Why)
 	}
+	if first.Kind != "Deployment" || first.Workload != "web" || first.Graph != "https://graphs.example/d?ns="+s.namespace+"&w=Deployment/web" {
+		t.Errorf("the first message does not say whose it is, or where its graph: %+v", first)
+	}
+	if asked.Load() == 0 {
+		t.Error("the one that does not answer was not asked")
+	}
+	s.must(cluster.Until(s.ctx, "an agent tells that one receiver is not there", func(ctx context.Context) (bool, error) {
+		said, err := s.Kubectl(ctx, "-n", cluster.Namespace, "logs", "-l", "app.kubernetes.io/name=nodeagent", "--tail=-1")
+		return regexp.MustCompile(`not told of a restart.*\bdead\b.*connection refused`).MatchString(said), err
+	}))
 }
 
 // Workloads that ask for it are restarted when what they use has changed: by an

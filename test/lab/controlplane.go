@@ -96,6 +96,8 @@ func controllerManagerArgs(p paths, bins binaries) []string {
 		"--service-account-private-key-file=" + p.pki("service-account.key"),
 		"--root-ca-file=" + p.pki("ca.crt"),
 		"--cluster-signing-cert-file=" + p.pki("ca.crt"), "--cluster-signing-key-file=" + p.pki("ca.key"),
+		// An autoscaler looks again soon, which a story waits for.
+		"--horizontal-pod-autoscaler-sync-period=5s",
 		"--profiling=false",
 	}
 }

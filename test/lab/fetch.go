@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 )
 
-// fetchable names what fetch knows: Debian's packages and the parts built from
-// Go modules.
+// fetchable names what fetch knows: Debian's packages, and what is built from or
+// taken out of Go modules.
 func fetchable() []string {
 	var names []string
 	for _, b := range debianBundles() {
@@ -16,6 +15,9 @@ func fetchable() []string {
 	}
 	for _, p := range goParts() {
 		names = append(names, p.name)
+	}
+	for _, d := range projectDefinitions() {
+		names = append(names, d.name)
 	}
 	return names
 }
@@ -28,13 +30,19 @@ func fetch(ctx context.Context, cache, name string, show *progress) (string, err
 			return b.fetch(ctx, cache, show)
 		}
 	}
-	i := slices.IndexFunc(goParts(), func(p part) bool { return p.name == name })
-	if i < 0 {
-		return "", fmt.Errorf("cannot fetch %q: known are %s", name, strings.Join(fetchable(), ", "))
-	}
 	parts, err := partsFolder()
 	if err != nil {
 		return "", err
 	}
-	return goParts()[i].ensure(ctx, cache, parts, name, show)
+	for _, d := range projectDefinitions() {
+		if d.name == name {
+			return d.fetch(ctx, cache, parts, show)
+		}
+	}
+	for _, p := range goParts() {
+		if p.name == name {
+			return p.ensure(ctx, cache, parts, name, show)
+		}
+	}
+	return "", fmt.Errorf("cannot fetch %q: known are %s", name, strings.Join(fetchable(), ", "))
 }

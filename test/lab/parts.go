@@ -184,11 +184,7 @@ func buildParts(ctx context.Context, cache string, p *progress) (binaries, error
 
 func (p part) ensure(ctx context.Context, cache, parts, title string, show *progress) (string, error) {
 	if parts == "" {
-		dir, ok := newestCached(cache, p.name, p.needs)
-		if !ok {
-			return "", fmt.Errorf("%s is not built yet and its sources are not found: run the lab from within the repository, or set %s to its test/lab/parts", p.name, envPartsDir)
-		}
-		return dir, nil
+		return builtBefore(cache, p.name, p.needs)
 	}
 	src, err := p.look(parts)
 	if err != nil {
@@ -205,4 +201,13 @@ func (p part) ensure(ctx context.Context, cache, parts, title string, show *prog
 		show.line("%s %s: built in %s", title, src.version, time.Since(started).Round(time.Second))
 		return nil
 	})
+}
+
+// builtBefore is what there is of a part where its sources are not found.
+func builtBefore(cache, name, needs string) (string, error) {
+	dir, ok := newestCached(cache, name, needs)
+	if !ok {
+		return "", fmt.Errorf("%s is not built yet and its sources are not found: run the lab from within the repository, or set %s to its test/lab/parts", name, envPartsDir)
+	}
+	return dir, nil
 }

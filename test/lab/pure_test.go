@@ -1,6 +1,8 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -159,6 +161,75 @@ func TestPartsArePinned(t *testing.T) {
 		if changed, err := other.look(dir); err != nil || changed.key == src.key {
 			t.Errorf("%s: other flags, same key %s (%v)", p.name, src.key, err)
 		}
+	}
+}
+
+// TestDefinitionsAreTheirModules: they are what the go command fetches, and a
+// module with another checksum than go.sum's is not taken.
+func TestDefinitionsAreTheirModules(t *testing.T) {
+	parts, err := partsFolder()
+	if err != nil || parts == "" {
+		t.Fatalf("parts folder: %q, %v", parts, err)
+	}
+	for _, d := range projectDefinitions() {
+		if _, _, err := d.pinned(parts); err != nil {
+			t.Error(err)
+		}
+	}
+	const sum = "h1:oq3/M6FyrInsl8hKXmCj4ONL/2gFF/DJDt3gRdHwFQQ="
+	proxy := t.TempDir()
+	var module bytes.Buffer
+	packed := zip.NewWriter(&module)
+	for name, text := range map[string]string{"go.mod": "module example.org/a\n", "crds/a.yaml": "kind: A\n", "crds/b.yaml": "kind: B\n"} {
+		w, err := packed.Create("example.org/a@v1.0.0/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := packed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"v1.0.0.info": `{"Version":"v1.0.0"}`, "v1.0.0.mod": "module example.org/a\n", "v1.0.0.zip": module.String()} {
+		if err := writeInto(proxy, "example.org/a/@v/"+name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("GOPROXY", "file://"+proxy)
+	t.Setenv("GONOSUMDB", "example.org")
+	t.Setenv("GOMODCACHE", t.TempDir())
+	d := definitions{"a", "example.org/a", []string{"crds/a.yaml", "crds/b.yaml"}}
+	fetch := func(cache, sum string) (string, error) {
+		own := t.TempDir()
+		for name, text := range map[string]string{"go.mod": "module x\nrequire example.org/a v1.0.0\n", "go.sum": "example.org/a v1.0.0 " + sum + "\n"} {
+			if err := writeInto(own, "a/"+name, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		show := newProgress(os.Stderr)
+		defer show.close()
+		return d.fetch(t.Context(), cache, own, show)
+	}
+	cache := t.TempDir()
+	if _, err := fetch(cache, "h1:another"); err == nil || !strings.Contains(err.Error(), "its checksum is "+sum) {
+		t.Errorf("another checksum: %v", err)
+	}
+	if left, err := os.ReadDir(cache); err != nil || len(left) != 0 {
+		t.Errorf("it is in the cache: %v, %v", left, err)
+	}
+	dir, err := fetch(cache, sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"a.yaml": "kind: A\n", "b.yaml": "kind: B\n"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if again, err := d.fetch(t.Context(), cache, "", nil); err != nil || again != dir {
+		t.Errorf("without the sources: %s, %v, want %s", again, err, dir)
 	}
 }
 

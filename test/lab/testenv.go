@@ -23,13 +23,13 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 	if err := installTools(ctx, []systemTool{{"mkfs.xfs", "xfsprogs"}, {"mkfs.btrfs", "btrfs-progs"}}, show); err != nil {
 		return err
 	}
-	debian := binaries{}
-	for _, name := range []string{"containerd-1.6", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter", "registry"} {
-		if debian[name], err = fetch(ctx, p.cache, name, show); err != nil {
+	fetched := binaries{}
+	for _, name := range []string{"containerd-1.6", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter", "registry", "argo-rollouts", "kruise"} {
+		if fetched[name], err = fetch(ctx, p.cache, name, show); err != nil {
 			return err
 		}
 	}
-	old := debian["containerd-1.6"]
+	old := fetched["containerd-1.6"]
 	containerd1, err := linkTogether(filepath.Join(p.cache, "test-containerd-1.6"), map[string]string{
 		"containerd":              filepath.Join(old, "usr/bin/containerd"),
 		"containerd-shim-runc-v2": filepath.Join(old, "usr/bin/containerd-shim-runc-v2"),
@@ -53,11 +53,13 @@ func testEnvCommand(ctx context.Context, p paths, args []string) error {
 		{"NODEAGENT_TEST_CONTAINERD_2", containerd2},
 		{"NODEAGENT_TEST_KUBERNETES", bins["kubernetes"]},
 		{"NODEAGENT_TEST_ETCD", filepath.Join(bins["etcd"], "usr/bin")},
-		{"NODEAGENT_TEST_ALERTMANAGER", filepath.Join(debian["alertmanager"], "usr/bin/prometheus-alertmanager")},
-		{"NODEAGENT_TEST_NODE_EXPORTER", filepath.Join(debian["node-exporter"], "usr/bin/prometheus-node-exporter")},
-		{"NODEAGENT_TEST_BLACKBOX_EXPORTER", filepath.Join(debian["blackbox-exporter"], "usr/bin/prometheus-blackbox-exporter")},
-		{"NODEAGENT_TEST_REGISTRY", filepath.Join(debian["registry"], "usr/bin/docker-registry")},
-		{"NODEAGENT_TEST_PROMTOOL", filepath.Join(debian["prometheus"], "usr/bin/promtool")},
+		{"NODEAGENT_TEST_ALERTMANAGER", filepath.Join(fetched["alertmanager"], "usr/bin/prometheus-alertmanager")},
+		{"NODEAGENT_TEST_NODE_EXPORTER", filepath.Join(fetched["node-exporter"], "usr/bin/prometheus-node-exporter")},
+		{"NODEAGENT_TEST_BLACKBOX_EXPORTER", filepath.Join(fetched["blackbox-exporter"], "usr/bin/prometheus-blackbox-exporter")},
+		{"NODEAGENT_TEST_REGISTRY", filepath.Join(fetched["registry"], "usr/bin/docker-registry")},
+		{"NODEAGENT_TEST_PROMTOOL", filepath.Join(fetched["prometheus"], "usr/bin/promtool")},
+		{"NODEAGENT_TEST_ARGO_ROLLOUTS", fetched["argo-rollouts"]},
+		{"NODEAGENT_TEST_KRUISE", fetched["kruise"]},
 	} {
 		fmt.Printf("export %s=%q\n", v[0], v[1])
 	}

@@ -9,13 +9,24 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodeagent/nodeagent/pkg/restart"
 )
 
-// hints bounds what a press of the tab key may take.
+// hints bounds what a press of the tab key may take, where no --request-timeout is
+// given.
 const hints = 3 * time.Second
+
+// hinting is a context for what a press of the tab key asks.
+func (o *options) hinting(ctx context.Context) (context.Context, context.CancelFunc) {
+	within, err := clientcmd.ParseTimeout(o.overrides.Timeout)
+	if err != nil || within <= 0 {
+		within = hints
+	}
+	return context.WithTimeout(ctx, within)
+}
 
 // kinds are those that are offered.
 func kinds() []string {
@@ -48,7 +59,7 @@ func (o *options) complete(cmd *cobra.Command) {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	}
 	for flag, offer := range map[string]cobra.CompletionFunc{
-		"output":   fixed("json", "yaml", "name"),
+		"output":   fixed("json", "yaml", "name", "jsonpath="),
 		"scope":    fixed("pod", "workload"),
 		"on-stall": fixed("leave", "rollback"),
 		"dry-run":  fixed("client", "server", "none"),
@@ -74,7 +85,7 @@ func (o *options) contexts(_ *cobra.Command, _ []string, word string) ([]string,
 }
 
 func (o *options) names(ctx context.Context, kind, begun, prefix string) []string {
-	ctx, cancel := context.WithTimeout(ctx, hints)
+	ctx, cancel := o.hinting(ctx)
 	defer cancel()
 	o.err = io.Discard
 	p, err := o.connect()
@@ -93,7 +104,7 @@ func (o *options) names(ctx context.Context, kind, begun, prefix string) []strin
 }
 
 func (o *options) namespaces(ctx context.Context, begun string) []string {
-	ctx, cancel := context.WithTimeout(ctx, hints)
+	ctx, cancel := o.hinting(ctx)
 	defer cancel()
 	o.err = io.Discard
 	p, err := o.connect()

@@ -49,7 +49,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.BoolVar(&o.wait, "wait", true, "follow the restart to its end")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to follow it; 0: to its end")
-	f.StringVarP(&o.output, "output", "o", "", "print the Restarts as `format`: json, yaml or name; the progress then goes to standard error")
+	f.StringVarP(&o.output, "output", "o", "", "print the Restarts as `format`: json, yaml, name or jsonpath=TEMPLATE; the progress then goes to standard error")
 	f.StringVar(&o.rules.ExplicitPath, "kubeconfig", "", "kubeconfig `file`; default: $KUBECONFIG, else ~/.kube/config, else the pod's own service account")
 	clientcmd.BindOverrideFlags(o.overrides, f, clientcmd.RecommendedConfigOverrideFlags(""))
 }
@@ -63,8 +63,8 @@ func (o *options) validate(args []string) error {
 	switch {
 	case len(args) == 0:
 		return fmt.Errorf("say what to restart: KIND/NAME, KIND NAME, or KIND with --all or -l; deploy/web, sts/db, pod/web-1")
-	case !slices.Contains([]string{"", "json", "yaml", "name"}, o.output):
-		return fmt.Errorf("cannot print %q: want json, yaml or name", o.output)
+	case o.printable() != nil:
+		return o.printable()
 	case !slices.Contains([]string{"", "pod", "workload"}, strings.ToLower(o.scope)):
 		return fmt.Errorf("cannot use scope %q: want pod or workload", o.scope)
 	case !slices.Contains([]v1alpha1.OnStall{"", v1alpha1.OnStallLeave, v1alpha1.OnStallRollback}, v1alpha1.OnStall(o.onStall)):
@@ -76,6 +76,21 @@ func (o *options) validate(args []string) error {
 	}
 	return nil
 }
+
+// printable tells what is wrong with the format.
+func (o *options) printable() error {
+	if template, ok := o.template(); ok {
+		_, err := parseTemplate(template)
+		return err
+	}
+	if !slices.Contains([]string{"", "json", "yaml", "name"}, o.output) {
+		return fmt.Errorf("cannot print %q: want json, yaml, name or jsonpath=TEMPLATE", o.output)
+	}
+	return nil
+}
+
+// template is what follows jsonpath=.
+func (o *options) template() (string, bool) { return strings.CutPrefix(o.output, "jsonpath=") }
 
 // scopeOf is the scope for a target; a pod's default is that pod.
 func (o *options) scopeOf(pod bool) v1alpha1.Scope {

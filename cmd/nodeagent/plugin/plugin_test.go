@@ -101,11 +101,15 @@ func TestSeen(t *testing.T) {
 
 func TestDisplays(t *testing.T) {
 	now := time.Now()
-	running := testState(v1alpha1.PhaseRunning, 2)
-	running.asked = now.Add(-20 * time.Second)
-	fresh := testState("", 0)
-	fresh.asked = now.Add(-20 * time.Second)
-	p := picture{states: []state{running, fresh, testState(v1alpha1.PhaseSucceeded, 2), testState(v1alpha1.PhaseStalled, 2)}, width: 200}
+	asked := func(ago time.Duration, phase v1alpha1.Phase, observed int64) state {
+		s := testState(phase, observed)
+		s.asked = now.Add(-ago)
+		return s
+	}
+	running := asked(20*time.Second, v1alpha1.PhaseRunning, 2)
+	p := picture{states: []state{
+		running, asked(20*time.Second, "", 0), asked(0, v1alpha1.PhaseSucceeded, 2), asked(0, v1alpha1.PhaseStalled, 2),
+	}, width: 200}
 	drawn := strings.Split(p.draw(now), "\n")
 	for i, want := range []string{
 		"⠋ deployment/web [██        ] 1/4 20s Running: 1 of 2 pods are new.",
@@ -130,5 +134,19 @@ func TestDisplays(t *testing.T) {
 	}
 	if strings.Count(out.String(), "deployment/web") != 1 {
 		t.Errorf("the same is told again: %q", out.String())
+	}
+}
+
+// A hint is given up after a moment, unless somebody says how long a request may
+// take.
+func TestHintsAreBounded(t *testing.T) {
+	for given, want := range map[string]time.Duration{"": hints, "0": hints, "odd": hints, "1m": time.Minute} {
+		o := newOptions()
+		o.overrides.Timeout = given
+		ctx, cancel := o.hinting(t.Context())
+		defer cancel()
+		if until, bounded := ctx.Deadline(); !bounded || time.Until(until) > want || (want > hints) != (time.Until(until) > hints) {
+			t.Errorf("with --request-timeout=%s bounded by %s, want %s", given, time.Until(until), want)
+		}
 	}
 }

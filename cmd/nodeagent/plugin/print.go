@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"k8s.io/client-go/util/jsonpath"
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
@@ -38,10 +39,39 @@ func (o *options) print(states []state) error {
 	if err == nil && o.output == "yaml" {
 		raw, err = yaml.JSONToYAML(raw)
 	}
+	if template, ok := o.template(); ok && err == nil {
+		return fill(o.out, template, raw)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot print the Restarts: %w", err)
 	}
 	fmt.Fprintln(o.out, strings.TrimSuffix(string(raw), "\n"))
+	return nil
+}
+
+// parseTemplate reads a template as kubectl does: a field that is not there is
+// empty.
+func parseTemplate(text string) (*jsonpath.JSONPath, error) {
+	template := jsonpath.New("output").AllowMissingKeys(true)
+	if err := template.Parse(text); err != nil {
+		return nil, fmt.Errorf("cannot use the template %q: %w", text, err)
+	}
+	return template, nil
+}
+
+// fill writes a template with the fields of what stands in JSON.
+func fill(out io.Writer, text string, raw []byte) error {
+	template, err := parseTemplate(text)
+	if err != nil {
+		return err
+	}
+	var fields any
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return fmt.Errorf("cannot print the Restarts: %w", err)
+	}
+	if err := template.Execute(out, fields); err != nil {
+		return fmt.Errorf("cannot fill the template %q: %w", text, err)
+	}
 	return nil
 }
 

@@ -29,12 +29,13 @@ type Container struct {
 	Pod       string `json:"pod"`
 	Container string `json:"container"`
 	ID        string `json:"id"` // containerd's
-	// Bytes and Inodes are all parts together; Parts are bytes by part: layer,
-	// logs, emptydir, volume, deleted.
-	Bytes  int64            `json:"bytes"`
-	Inodes int64            `json:"inodes"`
-	Parts  map[string]int64 `json:"parts"`
-	Rate   Rate             `json:"bytesPerSecond"`
+	// Bytes and Inodes are all parts together; Parts are bytes, and InodeParts
+	// inodes, by part: layer, logs, emptydir, volume, deleted.
+	Bytes      int64            `json:"bytes"`
+	Inodes     int64            `json:"inodes"`
+	Parts      map[string]int64 `json:"parts"`
+	InodeParts map[string]int64 `json:"inodeParts"`
+	Rate       Rate             `json:"bytesPerSecond"`
 	// InodeRate is the growth in inodes.
 	InodeRate Rate `json:"inodesPerSecond"`
 	// FullSeconds is the time until the first bound is reached; null when it
@@ -60,7 +61,7 @@ type Rate struct {
 // File is a file, or a folder told as a whole, that grows.
 type File struct {
 	Path           string  `json:"path"`
-	Files          int     `json:"files,omitempty"` // of a folder: how many it holds itself
+	Files          int     `json:"files,omitempty"` // of a folder told as a whole: its own, or all below it
 	Bytes          int64   `json:"bytes"`
 	BytesPerSecond float64 `json:"bytesPerSecond"`
 	FilesPerSecond float64 `json:"filesPerSecond,omitempty"` // of a folder
@@ -111,10 +112,26 @@ func (c Container) full() float64 {
 	return *c.FullSeconds
 }
 
+// blockBytes is what an inode counts as where it is compared with bytes: its
+// file takes a block.
+const blockBytes = 4096
+
+// growth is that of what runs out first, in bytes a second.
+func (c Container) growth() float64 {
+	if c.inodesRunOut() {
+		return max(c.Rate.Expected, blockBytes*c.InodeRate.Expected)
+	}
+	return c.Rate.Expected
+}
+
+// inodesRunOut tells whether inodes run out first, and grow.
+func (c Container) inodesRunOut() bool { return c.Resource == "inodes" && c.InodeRate.Expected >= 1 }
+
 // Order says by what the table is sorted.
 type Order string
 
-// The orders. Growth, size and inodes put the most first, full the soonest.
+// The orders. Growth, of what runs out first, size and inodes put the most first,
+// full the soonest.
 const (
 	ByFull   Order = "full"
 	ByGrowth Order = "growth"
@@ -142,7 +159,7 @@ func Arrange(all []Container, by Order, filter string) []Container {
 func compare(a, b Container, by Order) int {
 	switch by {
 	case ByGrowth:
-		return cmp.Compare(b.Rate.Expected, a.Rate.Expected)
+		return cmp.Compare(b.growth(), a.growth())
 	case BySize:
 		return cmp.Compare(b.Bytes, a.Bytes)
 	case ByInodes:
@@ -151,7 +168,7 @@ func compare(a, b Container, by Order) int {
 		return 0
 	case ByFull:
 	}
-	return cmp.Or(first(b.Offender, a.Offender), cmp.Compare(a.full(), b.full()), cmp.Compare(b.Rate.Expected, a.Rate.Expected))
+	return cmp.Or(first(b.Offender, a.Offender), cmp.Compare(a.full(), b.full()), cmp.Compare(b.growth(), a.growth()))
 }
 
 // first compares two flags: false before true.

@@ -51,7 +51,7 @@ func columns() []column {
 
 // growth is that of what runs out first.
 func growth(c Container) string {
-	if c.Resource == "inodes" && c.InodeRate.Expected >= 1 {
+	if c.inodesRunOut() {
 		return inodeRate(c.InodeRate.Expected)
 	}
 	return rate(c.Rate.Expected)
@@ -101,24 +101,41 @@ func row(cols []column, c Container, h history) string {
 	return strings.Join(cells, " ")
 }
 
-// summary is a line for each file system.
-func summary(r Report) []string {
+// summary is a line for each file system, as much of it as there is room for.
+func summary(r Report, width int) []string {
 	lines := make([]string, 0, len(r.Filesystems))
 	for _, f := range r.Filesystems {
-		inodes := ""
-		if f.Inodes > 0 {
-			inodes = fmt.Sprintf(", %.0f%% of inodes", 100*float64(f.InodesUsed)/float64(f.Inodes))
-		}
-		lines = append(lines, fmt.Sprintf("%s  %s of %s%s used, reserve %s, %s",
-			plain(f.Mount), Size(float64(f.Used)), Size(float64(f.Size)), inodes, Size(float64(f.Reserve)), f.outcome()))
+		lines = append(lines, f.line(width))
 	}
 	return lines
+}
+
+// line leaves out the reserve first where it would be too long, then the inodes,
+// and then the middle of the mount point.
+func (f Filesystem) line(width int) string {
+	mount := plain(f.Mount)
+	used := fmt.Sprintf("  %s of %s", Size(float64(f.Used)), Size(float64(f.Size)))
+	inodes, end := "", ", "+f.outcome()
+	if f.Inodes > 0 {
+		inodes = fmt.Sprintf(", %.0f%% of inodes", 100*float64(f.InodesUsed)/float64(f.Inodes))
+	}
+	for _, text := range []string{
+		used + inodes + " used, reserve " + Size(float64(f.Reserve)) + end,
+		used + inodes + " used" + end,
+		used + " used" + end,
+	} {
+		if len([]rune(mount+text)) <= width {
+			return mount + text
+		}
+	}
+	text := used + " used" + end
+	return fit(fit(mount, max(8, width-len([]rune(text))), false)+text, width, false)
 }
 
 // WriteTable prints a report once, for --once.
 func WriteTable(w io.Writer, r Report, by Order, filter string, width int) error {
 	cols := layout(width)
-	lines := append(summary(r), header(cols))
+	lines := append(summary(r, width), header(cols))
 	for _, c := range Arrange(r.Containers, by, filter) {
 		lines = append(lines, row(cols, c, nil))
 	}

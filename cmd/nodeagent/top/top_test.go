@@ -29,7 +29,7 @@ func sample() Report {
 		Containers: []Container{
 			{
 				Namespace: "shop", Pod: "checkout-7c9f-abcde", Container: "app", ID: "1", Bytes: 4 << 30, Inodes: 12,
-				Parts: map[string]int64{"layer": 4<<30 - 5<<20, "logs": 5 << 20}, Rate: Rate{Low: 18 << 20, Expected: 20 << 20, High: 22 << 20},
+				Parts: map[string]int64{"layer": 4<<30 - 5<<20, "logs": 5 << 20}, InodeParts: map[string]int64{"layer": 9, "logs": 3}, Rate: Rate{Low: 18 << 20, Expected: 20 << 20, High: 22 << 20},
 				FullSeconds: seconds(720), Bound: "filesystem", Offender: true, Method: "events", AgeSeconds: 1,
 				Message: "/app/logs/debug.log grew", Growing: []File{{Path: "/app/logs/debug.log", Bytes: 4 << 30, BytesPerSecond: 20 << 20}, {Path: "/spool", Files: 9000, Bytes: 1 << 20}},
 			},
@@ -66,6 +66,45 @@ func TestArrange(t *testing.T) {
 	} {
 		if got := ids(Arrange(sample().Containers, c.order, c.filter)); got != c.want {
 			t.Errorf("by %s with %q: %s, want %s", c.order, c.filter, got, c.want)
+		}
+	}
+}
+
+// TestArrangeByWhatRunsOut: growth is that of inodes where these run out first.
+func TestArrangeByWhatRunsOut(t *testing.T) {
+	r := sample()
+	r.Containers[2].Resource, r.Containers[2].InodeRate = "inodes", Rate{Expected: 1000}
+	if got := ids(Arrange(r.Containers, ByGrowth, "")); got != "13254" {
+		t.Errorf("with 1000 inodes a second in 3: %s, want 13254", got)
+	}
+	r.Containers[2].InodeRate.Expected = 9000
+	if got := ids(Arrange(r.Containers, ByGrowth, "")); got != "31254" {
+		t.Errorf("with 9000 inodes a second in 3: %s, want 31254", got)
+	}
+	r.Containers[2].Resource = "bytes"
+	if got := ids(Arrange(r.Containers, ByGrowth, "")); got != "12534" {
+		t.Errorf("with bytes that run out first: %s, want 12534", got)
+	}
+}
+
+// TestSummaryFits: what is left out of a file system's line where there is little
+// room is not how it ends.
+func TestSummaryFits(t *testing.T) {
+	f := sample().Filesystems[0]
+	for width, want := range map[int]string{
+		96: "/var/lib/containerd  71.0 GiB of 100.0 GiB, 10% of inodes used, reserve 15.0 GiB, full in 12m00s",
+		80: "/var/lib/containerd  71.0 GiB of 100.0 GiB, 10% of inodes used, full in 12m00s",
+		70: "/var/lib/containerd  71.0 GiB of 100.0 GiB used, full in 12m00s",
+		56: "/var/…ainerd  71.0 GiB of 100.0 GiB used, full in 12m00s",
+	} {
+		if got := f.line(width); got != want {
+			t.Errorf("in %d columns %q, want %q", width, got, want)
+		}
+	}
+	f.Mount = strings.Repeat("/mnt", 100)
+	for width := 30; width < 200; width++ {
+		if n := len([]rune(f.line(width))); n > width {
+			t.Errorf("%d columns in %d", n, width)
 		}
 	}
 }
@@ -114,12 +153,13 @@ func TestHostileNamesStayPlain(t *testing.T) {
 func TestTableGolden(t *testing.T) {
 	var out bytes.Buffer
 	for _, width := range []int{80, 120, 200} {
+		from := out.Len()
 		if err := WriteTable(&out, sample(), ByFull, "", width); err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(out.String()) {
-			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 200 {
-				t.Errorf("a line of %d in a terminal of %d", n, width)
+		for line := range strings.Lines(out.String()[from:]) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > width {
+				t.Errorf("a line of %d in a terminal of %d: %s", n, width, line)
 			}
 		}
 	}
@@ -240,7 +280,7 @@ func TestViewKeepsLastFiguresOnError(t *testing.T) {
 
 func TestDetailNamesFiles(t *testing.T) {
 	text := play(t, shown(t), "enter").View().Content
-	for _, want := range []string{"shop/checkout-7c9f-abcde/app", "/app/logs/debug.log", "/spool (9000 files)", "20.0 MiB/s", "filesystem in 12m00s", "logs"} {
+	for _, want := range []string{"shop/checkout-7c9f-abcde/app", "/app/logs/debug.log", "/spool (9000 files)", "20.0 MiB/s", "filesystem in 12m00s", "logs           5.0 MiB in 3 inodes"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the detail lacks %q:\n%s", want, text)
 		}

@@ -28,7 +28,7 @@ func (m model) View() tea.View {
 
 func (m model) tableLines() []string {
 	cols := layout(m.width)
-	lines := append([]string{m.title()}, summary(m.report)...)
+	lines := append([]string{m.title()}, summary(m.report, m.width)...)
 	lines = append(lines, bold+header(cols)+off)
 	rows, at := m.rows(), m.cursor()
 	from := max(0, min(at-m.page()/2, len(rows)-m.page()))
@@ -86,7 +86,7 @@ func (m model) detailLines() []string {
 	lines = append(lines, until(c))
 	for _, name := range []string{"layer", "logs", "emptydir", "volume", "deleted"} {
 		if n, ok := c.Parts[name]; ok {
-			lines = append(lines, fmt.Sprintf("  %-10s%12s", name, Size(float64(n))))
+			lines = append(lines, fmt.Sprintf("  %-10s%12s in %d inodes", name, Size(float64(n)), c.InodeParts[name]))
 		}
 	}
 	if c.Message != "" {

@@ -56,7 +56,9 @@ type DiskConfig struct {
 	// size (15%) or as a quantity (20Gi). The default, kubelet, is what this
 	// node's kubelet evicts at (nodefs.available and imagefs.available, hard or
 	// soft, whichever comes first; where layers have a file system of their own,
-	// each on its own), or 15% where that cannot be read.
+	// each on its own), or 15% where that cannot be read. It is of bytes alone:
+	// what has to stay free of inodes is what this node's kubelet evicts at
+	// (nodefs.inodesFree and imagefs.inodesFree), or 5% where that cannot be read.
 	Reserve string `json:"reserve,omitempty"`
 
 	// horizon is how far ahead a full disk is an offence; 1m to 168h.

@@ -255,15 +255,15 @@ func (g *Group) Remove(ctx context.Context) error {
 	return nil
 }
 
-// remove tries for a while: the kernel is not done with processes that have
-// just ended.
+// remove tries for some five seconds: the kernel is not done with processes that
+// have just ended, on a busy node not for long.
 func remove(ctx context.Context, dir string) error {
 	for pause, tries := time.Millisecond, 0; ; pause, tries = min(2*pause, 50*time.Millisecond), tries+1 {
 		err := unix.Rmdir(dir)
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			return nil
 		}
-		if !errors.Is(err, unix.EBUSY) || tries == 40 {
+		if !errors.Is(err, unix.EBUSY) || tries == 100 {
 			return fmt.Errorf("cannot remove the cgroup %s: %w", dir, err)
 		}
 		select {

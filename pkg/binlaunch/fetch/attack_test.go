@@ -267,7 +267,7 @@ func TestRefusedRedirects(t *testing.T) {
 	for _, c := range []struct{ name, to, word string }{
 		{"another port of loopback", secret.URL, "at the loopback address"},
 		{"loopback by name", "http://localhost:" + port, "at the loopback address"},
-		{"loopback by a decimal number", "http://2130706433:" + port, "no such host"},
+		{"loopback by a decimal number", "http://2130706433:" + port, "lookup 2130706433"}, // it is a name, whatever DNS says of it
 		{"loopback as IPv6", "http://[::1]:" + port, "at the loopback address"},
 		{"loopback as mapped IPv6", "http://[::ffff:127.0.0.1]:" + port, "at the loopback address"},
 		{"unspecified", "http://0.0.0.0:" + port, "at the special address"},

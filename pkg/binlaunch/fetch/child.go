@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/pull"
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // ChildMain is the whole of the confined process, if this process is meant to
@@ -60,7 +61,7 @@ func startChild(ctx context.Context, j jail, o *Options, files []*os.File) (*chi
 		Credential: &syscall.Credential{Uid: uint32(o.UID), Gid: uint32(o.GID)},
 		Setsid:     true,
 	}
-	err = onOwnThread(func() error {
+	err = osthread.Run(func() error {
 		if err := j.enter(); err != nil {
 			return err
 		}

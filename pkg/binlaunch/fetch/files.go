@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/pull"
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // opened are the files that the sources of a job name.
@@ -57,7 +58,7 @@ func openAs(src string, uid, gid int) (*os.File, string, error) {
 		return nil, "", err
 	}
 	fd := -1
-	err = onOwnThread(func() error {
+	err = osthread.Run(func() error {
 		if err := asUser(uid, gid); err != nil {
 			return err
 		}

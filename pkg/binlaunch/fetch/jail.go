@@ -5,31 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/fetch/pull"
 )
-
-// onOwnThread runs f on a thread that is thrown away afterwards, with all that
-// f did to it: its root, its namespaces, its no_new_privs.
-func onOwnThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			// The process's first thread cannot be thrown away. While it is
-			// held here another one is used.
-			done <- onOwnThread(f)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
 
 // jail is what a confined process finds in its root.
 type jail struct {

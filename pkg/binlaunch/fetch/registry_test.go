@@ -1,10 +1,11 @@
 package fetch
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,33 +30,39 @@ func startRegistry(t *testing.T, users string) string {
 	if program == "" {
 		t.Fatal("NODEAGENT_TEST_REGISTRY is not set: it is the path of docker-registry. Run `make test`, which fetches it")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, dir := l.Addr().String(), t.TempDir()
-	_ = l.Close()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", dir, at)
+	dir := t.TempDir()
+	// It takes a port of its own choice and says which: one that was free a moment
+	// ago may be anybody's by now.
+	config := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:0}\n", dir)
 	if users != "" {
 		write(t, filepath.Join(dir, "htpasswd"), []byte(users))
 		config += fmt.Sprintf("auth: {htpasswd: {realm: shop, path: %s/htpasswd}}\n", dir)
 	}
 	write(t, filepath.Join(dir, "config.yml"), []byte(config))
 	cmd := exec.Command(program, "serve", filepath.Join(dir, "config.yml"))
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	log, to := io.Pipe()
+	cmd.Stdout, cmd.Stderr = to, to
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		res, err := http.Get("http://" + at + "/v2/")
-		if err == nil {
-			_ = res.Body.Close()
-			return at
+	at, heard := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(heard)
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			_, _ = fmt.Fprintln(t.Output(), lines.Text())
+			if _, after, ok := strings.Cut(lines.Text(), `msg="listening on `); ok {
+				address, _, _ := strings.Cut(after, `"`)
+				at <- address
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the registry does not answer: %v", err)
-		}
+	}()
+	t.Cleanup(func() { _, _, _ = cmd.Process.Kill(), cmd.Wait(), to.Close(); <-heard })
+	select {
+	case address := <-at: // it takes connections from here on
+		return address
+	case <-time.After(60 * time.Second):
+		t.Fatal("the registry does not say where it listens")
+		return ""
 	}
 }
 

@@ -2,10 +2,10 @@
 // parent, the first process of its pid namespace, the reader of its output and
 // the only one who writes down how it ended.
 //
-// The agent starts it outside of its own cgroup and hands it a plan. The keeper
-// makes the task's view of the host on a thread of its own, clones the task
-// into its cgroup and shuts it in between clone and execve, without a second
-// program in between. From then on it needs no agent. When the keeper itself is
+// The agent starts it outside of its own cgroup and hands it a plan in three
+// parts, so that both work beside each other (package plan). The keeper makes the
+// task's view of the host on a thread of its own, clones the task into its cgroup
+// and shuts it in between clone and execve, without a second program in between. From then on it needs no agent. When the keeper itself is
 // killed, the kernel ends the whole pid namespace with it: no task runs that
 // nobody watches.
 //

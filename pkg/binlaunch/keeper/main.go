@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -13,12 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // Main is the whole program; it returns its exit code. All that can be done
-// before the plan comes is done before, and the launch from plan to answer is on
-// one thread: a launch waits for none to be made or woken.
+// before a launch is done before, and the launch from prelude to answer is on one
+// thread: it waits for none to be made or woken.
 func Main() int {
+	runtime.MemProfileRate = 0 // nobody reads it, and its tables are memory
 	unix.CloseOnExec(plan.Socket)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
@@ -26,39 +29,53 @@ func Main() int {
 	if err := unix.Pipe2(output[:], unix.O_CLOEXEC); err != nil {
 		return refuse(err)
 	}
-	me, err := newSelf()
+	me, err := newSelf(output[1])
 	if err != nil {
 		return refuse(err)
 	}
 	var k *keeper
-	onThread(func() { k, err = serve(me, output[1], signals) })
+	err = osthread.Run(func() (err error) {
+		k, err = serve(me, signals)
+		return err
+	})
+	if errors.Is(err, errGone) {
+		return 0
+	}
 	if err != nil {
 		return refuse(err)
-	}
-	if k == nil {
-		return 0 // it was not needed
 	}
 	return k.keep(output[0], signals)
 }
 
-// serve takes the plan and launches; nil if there is none.
-func serve(me *self, output int, signals <-chan os.Signal) (*keeper, error) {
-	p, f, err := receive()
-	if err != nil || p == nil {
+// serve launches what the agent wants launched.
+func serve(me *self, signals <-chan os.Signal) (*keeper, error) {
+	rehearse()
+	first, p := &plan.Prelude{}, &plan.Plan{}
+	if _, err := receive(first); err != nil {
 		return nil, err
 	}
 	begun := now()
 	for len(signals) > 0 {
 		<-signals // they were not meant for a task that was not there
 	}
-	if f.out, err = high(output); err != nil {
+	l := &launch{}
+	if err := l.begin(first); err != nil {
 		return nil, err
 	}
-	l := start(p, f)
-	if l.err != nil {
-		return nil, l.err
+	if _, err := receive(p); err != nil {
+		return nil, err
 	}
-	k := &keeper{plan: p, files: f, task: l.pid, proc: l.proc}
+	if err := l.prepare(p, me); err != nil {
+		return nil, err
+	}
+	f, err := receiveFiles(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.run(f); err != nil {
+		return nil, err
+	}
+	k := &keeper{plan: p, files: *f, task: l.pid, proc: l.proc}
 	told := me.tell(l)
 	told[plan.KeyMain] = begun
 	if err := k.write(plan.StartedFile, told); err != nil {
@@ -67,7 +84,7 @@ func serve(me *self, output int, signals <-chan os.Signal) (*keeper, error) {
 	}
 	_, _ = unix.Write(plan.Socket, told.Lines())
 	_ = unix.Close(plan.Socket) // the agent waits for it
-	for _, fd := range append(append([]int{f.null, f.out}, f.cgroups...), f.listen...) {
+	for _, fd := range append(append([]int{me.null, me.output}, f.cgroups...), f.listen...) {
 		_ = unix.Close(fd)
 	}
 	return k, nil
@@ -85,9 +102,12 @@ func refuse(err error) int {
 type self struct {
 	proc       int
 	pid, start string
+	// What the task gets as its input and output, out of the way of the other
+	// descriptors that it gets.
+	null, output int
 }
 
-func newSelf() (*self, error) {
+func newSelf(output int) (*self, error) {
 	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.Join(errors.New("cannot open /proc"), err)
@@ -97,12 +117,22 @@ func newSelf() (*self, error) {
 		return nil, err
 	}
 	s := &self{proc: proc, pid: pid}
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if s.null, err = high(null); err != nil {
+		return nil, err
+	}
+	if s.output, err = high(output); err != nil {
+		return nil, err
+	}
 	s.start = s.startTime(pid)
 	return s, nil
 }
 
 // tell is what is kept of a launch.
-func (s *self) tell(l launched) plan.Told {
+func (s *self) tell(l *launch) plan.Told {
 	defer unix.Close(s.proc)
 	task := s.hostPid(l.pidfd)
 	return plan.Told{

@@ -16,90 +16,82 @@ type files struct {
 	listen                 []int
 	oom                    int // -1: none
 	usage                  int // -1: none
-	null, out              int
 }
 
-// receive waits for the plan; nil if the agent closed the socket instead.
-func receive() (*plan.Plan, files, error) {
-	f := files{oom: -1, usage: -1}
-	head := make([]byte, 4)
+// errGone tells that the agent closed the socket: it needs no keeper, or has given
+// the launch up.
+var errGone = errors.New("the agent is gone")
+
+// receive waits for a part of the plan, and gives the descriptors that came with
+// it.
+func receive(p plan.Part) ([]int, error) {
+	var head [4]byte
 	rights := make([]byte, unix.CmsgSpace(4*253)) // the kernel's most
-	var n, nrights int
-	var err error
-	for {
-		n, nrights, _, _, err = unix.Recvmsg(plan.Socket, head, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	nrights := 0
+	n, err := ignoringEINTR(func() (n int, err error) {
+		n, nrights, _, _, err = unix.Recvmsg(plan.Socket, head[:], rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+		return n, err
+	})
 	if err == nil && n == 0 {
-		return nil, f, nil
+		return nil, errGone
 	}
 	if err != nil || n != len(head) {
-		return nil, f, errors.Join(errors.New("cannot receive the plan"), err)
+		return nil, errors.Join(errors.New("cannot receive the plan"), err)
 	}
-	raw, err := readAll(plan.Socket, int(binary.BigEndian.Uint32(head)))
+	raw, err := readAll(plan.Socket, int(binary.BigEndian.Uint32(head[:])))
 	if err != nil {
-		return nil, f, errors.Join(errors.New("cannot receive the plan"), err)
-	}
-	p, err := plan.Decode(raw)
-	if err != nil {
-		return nil, f, err
+		return nil, errors.Join(errors.New("cannot receive the plan"), err)
 	}
 	fds, err := descriptors(rights[:nrights])
-	if err != nil {
-		return nil, f, err
-	}
-	return p, f, f.sort(p, fds)
+	return fds, errors.Join(err, plan.Decode(raw, p))
 }
 
-func descriptors(rights []byte) ([]int, error) {
+func descriptors(rights []byte) (fds []int, err error) {
 	messages, err := unix.ParseSocketControlMessage(rights)
-	if err != nil || len(messages) != 1 {
-		return nil, errors.Join(errors.New("no descriptors came with the plan"), err)
+	if err != nil || len(messages) == 0 {
+		return nil, err
 	}
 	return unix.ParseUnixRights(&messages[0])
 }
 
-// sort names the descriptors that came.
-func (f *files) sort(p *plan.Plan, fds []int) error {
-	want := plan.Fixed + p.Cgroups + p.Listen
-	for _, one := range []bool{p.OOMEvents, p.CPUUsage} {
+// receiveFiles waits for the descriptors.
+func receiveFiles(p *plan.Plan) (*files, error) {
+	var h plan.Handed
+	fds, err := receive(&h)
+	if err != nil {
+		return nil, err
+	}
+	return sortFiles(p, h, fds)
+}
+
+// sortFiles names the descriptors that came.
+func sortFiles(p *plan.Plan, h plan.Handed, fds []int) (*files, error) {
+	want := plan.Fixed + h.Cgroups + p.Listen
+	for _, one := range []bool{h.OOMEvents, h.CPUUsage} {
 		if one {
 			want++
 		}
 	}
 	if len(fds) != want {
-		return errors.New("the wrong number of descriptors came with the plan")
+		return nil, errors.New("the wrong number of descriptors came for the task")
 	}
-	f.state, f.output, f.sandbox = fds[plan.State], fds[plan.Output], fds[plan.Sandbox]
+	f := &files{state: fds[plan.State], output: fds[plan.Output], sandbox: fds[plan.Sandbox], oom: -1, usage: -1}
 	rest := fds[plan.Fixed:]
-	f.cgroups, rest = rest[:p.Cgroups], rest[p.Cgroups:]
+	f.cgroups, rest = rest[:h.Cgroups], rest[h.Cgroups:]
 	f.listen, rest = rest[:p.Listen:p.Listen], rest[p.Listen:]
-	if p.OOMEvents {
+	if h.OOMEvents {
 		f.oom, rest = rest[0], rest[1:]
 	}
-	if p.CPUUsage {
+	if h.CPUUsage {
 		f.usage = rest[0]
 	}
 	var err error
 	for i := range f.listen {
 		if f.listen[i], err = high(f.listen[i]); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if f.null, err = high(null); err != nil {
-		return err
-	}
-	if !p.OwnPids {
-		// What the task leaves behind comes to the keeper, not to process 1.
-		return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	}
-	return nil
+	return f, nil
 }
 
 // high moves a descriptor out of the way of those that the task gets.

@@ -14,10 +14,8 @@ import (
 // makeView takes the steps of the plan on the calling thread, which is in a
 // mount namespace of its own.
 func makeView(steps []plan.Step) error {
-	// What the host mounts later still comes in; nothing goes back.
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return errors.Join(errors.New("cannot part with the host's mounts"), err)
-	}
+	unix.Umask(0) // the steps have the modes that they mean
+	defer unix.Umask(0o022)
 	for i := range steps {
 		s := &steps[i]
 		err := step(s)

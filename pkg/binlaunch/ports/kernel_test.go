@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // Real sockets of all four kinds are found, and the process that has them.
@@ -166,17 +167,17 @@ func newNamespace(t *testing.T) Network {
 	path, done := make(chan string), make(chan struct{})
 	failed := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // the thread ends with this goroutine, and the namespace with it
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			failed <- err
-			return
-		}
-		if err := loopbackUp(); err != nil {
-			failed <- err
-			return
-		}
-		path <- "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
-		<-done
+		failed <- osthread.Run(func() error { // the namespace ends with the thread
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			if err := loopbackUp(); err != nil {
+				return err
+			}
+			path <- "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
+			<-done
+			return nil
+		})
 	}()
 	t.Cleanup(func() { close(done) })
 	select {

@@ -2,14 +2,14 @@ package ports
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // Network is a network namespace: a path such as /proc/1/ns/net, or empty for
@@ -23,33 +23,17 @@ func (n Network) Do(f func() error) error {
 	if n == "" || n.isOurs() {
 		return f()
 	}
-	done := make(chan error, 1)
-	go func() { done <- n.onThread(f) }()
-	return <-done
-}
-
-func (n Network) onThread(f func() error) error {
-	runtime.LockOSThread() // and never unlocked where the way back fails: the thread ends with the goroutine
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return fmt.Errorf("cannot open the own network namespace: %w", err)
-	}
-	defer own.Close()
-	other, err := os.Open(string(n))
-	if err != nil {
-		return fmt.Errorf("cannot open the host's network namespace: %w", err)
-	}
-	defer other.Close()
-	if err := unix.Setns(int(other.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("cannot enter the network namespace %s: %w", n, err)
-	}
-	err = f()
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("cannot leave the network namespace %s: %w", n, back))
-	}
-	runtime.UnlockOSThread()
-	return err
+	return osthread.Run(func() error {
+		other, err := os.Open(string(n))
+		if err != nil {
+			return fmt.Errorf("cannot open the host's network namespace: %w", err)
+		}
+		defer other.Close()
+		if err := unix.Setns(int(other.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("cannot enter the network namespace %s: %w", n, err)
+		}
+		return f()
+	})
 }
 
 func (n Network) isOurs() bool {

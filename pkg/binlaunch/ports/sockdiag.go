@@ -97,7 +97,11 @@ func ask(req diagRequest) (diagAnswer, error) {
 		return answer, err
 	}
 	if answer.Header.Type == unix.NLMSG_ERROR && n >= unix.SizeofNlMsghdr+4 {
-		return answer, unix.Errno(-int32(binary.NativeEndian.Uint32(in[unix.SizeofNlMsghdr:])))
+		errno := unix.Errno(-int32(binary.NativeEndian.Uint32(in[unix.SizeofNlMsghdr:])))
+		if errno == unix.ENOENT {
+			return answer, fmt.Errorf("the kernel does not know the connection, or has no module tcp_diag: %w", errno)
+		}
+		return answer, errno
 	}
 	return answer, binary.Read(bytes.NewReader(in[:n]), binary.NativeEndian, &answer)
 }

@@ -61,7 +61,8 @@ func act(what string, args []string) int {
 	case "fork":
 		started := 0
 		for range 500 {
-			if exec.Command("/proc/self/exe", "act", "sleep").Start() != nil {
+			if err := exec.Command("/proc/self/exe", "act", "sleep").Start(); err != nil {
+				fmt.Println("refused", err)
 				break
 			}
 			started++
@@ -116,6 +117,9 @@ func look0() {
 	}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	fmt.Println("procs", len(procs))
+	for _, p := range procs {
+		fmt.Println("sees", filepath.Base(p))
+	}
 	roots, _ := os.ReadDir("/")
 	for _, e := range roots {
 		fmt.Println("root", e.Name())
@@ -265,7 +269,7 @@ func fill(how string) {
 				}
 			}
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 

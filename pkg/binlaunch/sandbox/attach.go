@@ -29,7 +29,7 @@ func (l *Launcher) Attach(ctx context.Context) ([]*Task, error) {
 	var tasks []*Task
 	var errs error
 	for _, e := range entries {
-		if e.Name() == etcFolder {
+		if shared(e.Name()) {
 			continue
 		}
 		t, err := l.attach(ctx, filepath.Join(l.o.State, e.Name()), e.Name())

@@ -38,7 +38,7 @@ func build(s Spec, at places, f facts, v2 bool, own uint32, filter []byte) (buil
 		return b, err
 	}
 	b.namespaces(s, f)
-	p.Steps, p.Cwd = view(s.Profile, at, f)
+	p.Steps, p.Cwd = view(s.Profile, at)
 	if s.Profile == HostObserver && !f.sealable {
 		b.missing = append(b.missing, "the host's files read-only (mount_setattr needs Linux 5.12)")
 		p.Steps = slices.DeleteFunc(p.Steps, func(s plan.Step) bool { return s.Op == plan.Seal })
@@ -48,6 +48,26 @@ func build(s Spec, at places, f facts, v2 bool, own uint32, filter []byte) (buil
 	p.Env = environment(s, p.Cwd, p.Listen > 0)
 	return b, nil
 }
+
+// prelude is what of a Spec's plan is known at once.
+func prelude(s Spec, at places, f facts) *plan.Prelude {
+	p := &plan.Prelude{Unshare: unix.CLONE_NEWNS}
+	if s.PrivateNetwork {
+		p.Unshare |= unix.CLONE_NEWNET
+	}
+	switch s.Profile {
+	case Isolated:
+		p.Unshare |= unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+		p.Steps = isolatedRoot(at, f)
+	case HostObserver:
+		p.Unshare |= unix.CLONE_NEWIPC
+	case Privileged:
+	}
+	return p
+}
+
+// ownPids: all but the privileged have process numbers of their own.
+func (s Spec) ownPids() bool { return s.Profile != Privileged }
 
 func limitsOf(r Resources) cgroup.Limits {
 	return cgroup.Limits{CPU: r.CPU, Memory: r.Memory, Pids: r.Pids, CPUs: r.CPUs, Mems: r.Mems, IO: r.IO, Together: true}
@@ -117,23 +137,17 @@ func userOf(user, passwd string) (uid, gid uint32, err error) {
 
 func (b *built) namespaces(s Spec, f facts) {
 	p := &b.plan
-	p.Unshare = unix.CLONE_NEWNS
 	b.enforced = append(b.enforced, "mount namespace")
 	if s.PrivateNetwork {
-		p.Unshare |= unix.CLONE_NEWNET
 		b.enforced = append(b.enforced, "network namespace")
 	}
-	if s.Profile == Privileged {
+	if p.OwnPids = s.ownPids(); !p.OwnPids {
 		return
 	}
-	p.OwnPids = true
-	b.enforced = append(b.enforced, "pid namespace")
-	p.Unshare |= unix.CLONE_NEWIPC
-	b.enforced = append(b.enforced, "ipc namespace")
+	b.enforced = append(b.enforced, "pid namespace", "ipc namespace")
 	if s.Profile != Isolated {
 		return
 	}
-	p.Unshare |= unix.CLONE_NEWUTS
 	p.ReadOnlyProc = true
 	b.enforced = append(b.enforced, "uts namespace", "/proc read-only")
 	if f.userNS {
@@ -250,6 +264,10 @@ func override(env, above []string) []string {
 	return out
 }
 
-func placesOf(state, etc string, s Spec) places {
-	return places{view: filepath.Join(state, "view"), sandbox: s.Dir, work: s.Dir + ".work", program: s.Root, etc: etc}
+// shared are the folders of all tasks that lie beside the tasks' own.
+func shared(name string) bool { return name == etcFolder || name == viewFolder }
+
+func placesOf(state string, s Spec) places {
+	etc, view := filepath.Join(state, etcFolder), filepath.Join(state, viewFolder)
+	return places{view: view, etc: etc, sandbox: s.Dir, work: s.Dir + ".work", program: s.Root}
 }

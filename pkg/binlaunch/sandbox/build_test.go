@@ -28,12 +28,10 @@ func TestProfiles(t *testing.T) {
 		want    func(p plan.Plan) bool
 	}{
 		{Isolated, func(p plan.Plan) bool {
-			return p.OwnPids && p.OwnUser && p.ReadOnlyProc && p.NoNewPrivs && p.Caps == 0 && p.UID == 5000 && p.Seccomp != nil &&
-				p.Unshare == unix.CLONE_NEWNS|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS && p.Landlock.HandledFS != 0
+			return p.OwnPids && p.OwnUser && p.ReadOnlyProc && p.NoNewPrivs && p.Caps == 0 && p.UID == 5000 && p.Seccomp != nil && p.Landlock.HandledFS != 0
 		}},
 		{HostObserver, func(p plan.Plan) bool {
-			return p.OwnPids && !p.OwnUser && p.NoNewPrivs && p.Caps == 0 && p.UID == 5000 && p.Seccomp != nil &&
-				p.Unshare == unix.CLONE_NEWNS|unix.CLONE_NEWIPC && p.Landlock.HandledFS != 0
+			return p.OwnPids && !p.OwnUser && p.NoNewPrivs && p.Caps == 0 && p.UID == 5000 && p.Seccomp != nil && p.Landlock.HandledFS != 0
 		}},
 		{Privileged, func(p plan.Plan) bool {
 			return !p.OwnPids && !p.OwnUser && !p.NoNewPrivs && p.Caps == ^uint64(0) && p.UID == 0 && p.Seccomp == nil && p.Landlock.HandledFS == 0
@@ -41,6 +39,23 @@ func TestProfiles(t *testing.T) {
 	} {
 		if b := planned(t, Spec{ID: "x", Command: []string{"x"}, Profile: c.profile}, whole); !c.want(b.plan) || len(b.missing) > 0 {
 			t.Errorf("%s: %+v, missing %q", c.profile, b.plan, b.missing)
+		}
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	for profile, want := range map[Profile]uintptr{
+		Isolated:     unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		HostObserver: unix.CLONE_NEWNS | unix.CLONE_NEWIPC,
+		Privileged:   unix.CLONE_NEWNS,
+	} {
+		s := Spec{ID: "x", Command: []string{"x"}, Profile: profile}
+		if p := prelude(s, places{view: "/v"}, whole); p.Unshare != want {
+			t.Errorf("%s: %x, want %x", profile, p.Unshare, want)
+		}
+		s.PrivateNetwork = true
+		if p := prelude(s, places{view: "/v"}, whole); p.Unshare != want|unix.CLONE_NEWNET {
+			t.Errorf("%s with a network of its own: %x, want %x", profile, p.Unshare, want|unix.CLONE_NEWNET)
 		}
 	}
 }

@@ -3,9 +3,9 @@
 // the kernel has it, Landlock. The process belongs to the node: it runs on when
 // the agent ends, and the next agent attaches to it.
 //
-// The flow: look at the host once (facts.go), build a plan of a Spec (build.go,
-// view.go: pure), make the cgroup and start the keeper with the plan
-// (launcher.go, spawn.go). The keeper (package keeper) is the task's parent and
+// The flow: look at the host once (facts.go), have a keeper that waits begin
+// (spawn.go), build the plan of a Spec (build.go, view.go: pure) and make the
+// cgroup while the keeper does what it has of the plan (launcher.go). The keeper (package keeper) is the task's parent and
 // the only one who writes how it ended.
 //
 // A task's state folder holds who it is (record.json: boot id, cgroup id), what

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,7 @@ type Launcher struct {
 	null    *os.File
 	ready   chan spawned // keepers that wait
 	keepers *cgroup.Aside
+	refills atomic.Bool // one is on its way
 
 	mu    sync.Mutex
 	uids  map[uint32]bool
@@ -79,12 +81,19 @@ func New(o Options) (*Launcher, error) {
 	if err := os.MkdirAll(o.State, 0o711); err != nil {
 		return nil, fmt.Errorf("cannot make the tasks' state folder: %w", err)
 	}
+	if err := os.MkdirAll(filepath.Join(o.State, viewFolder), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the tasks' state folder: %w", err)
+	}
 	l.etc = newEtc(filepath.Join(o.State, etcFolder), o.HostRoot)
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
 	l.ready = make(chan spawned, idle)
-	return l, l.knowUIDs()
+	if err := l.knowUIDs(); err != nil {
+		return nil, err
+	}
+	l.refill()
+	return l, nil
 }
 
 func (o Options) defaulted() Options {
@@ -123,7 +132,7 @@ func (l *Launcher) Remove(ctx context.Context) error {
 	if err := l.keepers.Remove(ctx); err != nil {
 		return err
 	}
-	return errors.Join(l.tree.Remove(), os.RemoveAll(l.etc.folder), os.Remove(l.o.State))
+	return errors.Join(l.tree.Remove(), os.RemoveAll(l.etc.folder), os.Remove(filepath.Join(l.o.State, viewFolder)), os.Remove(l.o.State))
 }
 
 // Start starts a task. It returns when the task's program runs, or why it does
@@ -152,43 +161,81 @@ func (l *Launcher) start(ctx context.Context, s Spec, state string, own uint32, 
 	if err := l.etc.refresh(l.facts.host); err != nil {
 		return nil, err
 	}
-	at := placesOf(state, l.etc.folder, s)
-	b, err := build(s, at, l.facts, l.tree.V2(), own, l.filter)
+	at := placesOf(l.o.State, s)
+	sp, err := l.call(s.ownPids(), prelude(s, at, l.facts))
 	if err != nil {
 		return nil, err
 	}
+	defer l.refill()
+	// From here on the keeper works beside what is made here.
+	called := time.Now()
+	t, err := l.equip(s, state, at, own, sp, begun)
+	if err != nil {
+		sp.dismiss()
+		return nil, errors.Join(err, t.undo(ctx))
+	}
+	told, err := sp.hear(ctx)
+	if err != nil {
+		sp.end()
+		return nil, errors.Join(err, t.undo(ctx))
+	}
+	t.record.Phases["boot"] = time.Unix(0, told.Int(plan.KeyMain)).Sub(called)
+	t.record.Phases["view"] = time.Duration(told.Int(plan.KeyView))
+	t.record.Phases["exec"] = time.Duration(told.Int(plan.KeyExec))
+	t.record.Phases["tell"] = time.Since(time.Unix(0, told.Int(plan.KeyAt)))
+	t.record.Phases["all"] = time.Since(begun)
+	t.take(told)
+	l.watch(t, sp.pidfd, sp.pid)
+	return t, nil
+}
+
+// equip makes what the task needs, and gives it to the keeper. What of a cgroup is
+// made is the returned Task's, with an error as well.
+func (l *Launcher) equip(s Spec, state string, at places, own uint32, sp spawned, begun time.Time) (*Task, error) {
+	t := &Task{l: l, id: s.ID, state: state, dir: s.Dir, uid: own, ownPids: s.ownPids(), done: make(chan struct{})}
+	b, err := build(s, at, l.facts, l.tree.V2(), own, l.filter)
+	if err != nil {
+		return t, err
+	}
 	if len(b.missing) > 0 && !s.BestEffort {
-		return nil, fmt.Errorf("this node cannot enforce: %s (best effort would start it all the same)", strings.Join(b.missing, "; "))
+		return t, fmt.Errorf("this node cannot enforce: %s (best effort would start it all the same)", strings.Join(b.missing, "; "))
 	}
 	if err := makePlaces(at, b.plan.UID, b.plan.GID); err != nil {
-		return nil, err
+		return t, err
 	}
-	record := Record{Phases: map[string]time.Duration{"prepare": time.Since(begun)}}
+	// A keeper that has ended by now has told why: that is heard later.
+	if err := sp.send(&b.plan); err != nil && !errors.Is(err, unix.EPIPE) {
+		return t, err
+	}
+	t.record.Phases = map[string]time.Duration{"prepare": time.Since(begun)}
 	mark := time.Now()
 	group, refused, err := l.tree.Create(s.ID, b.limits)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	t := &Task{l: l, id: s.ID, state: state, group: group, dir: s.Dir, uid: own, ownPids: b.plan.OwnPids, done: make(chan struct{})}
-	undo := func(err error) (*Task, error) {
-		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), startWithin)
-		defer stop()
-		return nil, errors.Join(err, group.Kill(ctx), group.Remove(ctx))
-	}
+	t.group = group
 	for _, r := range refused {
 		if !s.BestEffort {
-			return undo(r)
+			return t, r
 		}
 		b.missing = append(b.missing, r.Error())
 	}
-	record.Enforced = append(b.enforced, enforcedLimits(b.limits, refused)...)
-	record.NotEnforced = append(b.missing, b.absent...)
-	record.Phases["cgroup"] = time.Since(mark)
-	t.record = record
-	if err := l.run(ctx, t, s, &b.plan, begun); err != nil {
-		return undo(err)
+	t.record.Enforced = append(b.enforced, enforcedLimits(b.limits, refused)...)
+	t.record.NotEnforced = append(b.missing, b.absent...)
+	if err := l.give(t, s, sp, mark); err != nil && !errors.Is(err, unix.EPIPE) {
+		return t, err
 	}
 	return t, nil
+}
+
+// undo takes the cgroup of a task that did not start away.
+func (t *Task) undo(ctx context.Context) error {
+	if t.group == nil {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), startWithin)
+	defer stop()
+	return errors.Join(t.group.Kill(ctx), t.group.Remove(ctx))
 }
 
 // enforcedLimits names the cgroup's limits that hold.
@@ -233,24 +280,14 @@ func makePlaces(at places, uid, gid uint32) error {
 	if err := os.Chown(at.sandbox, int(uid), int(gid)); err != nil {
 		return fmt.Errorf("cannot give the sandbox folder to the task: %w", err)
 	}
-	return os.Mkdir(at.view, 0o700)
+	return nil
 }
 
-// run starts the keeper and waits until the task's program runs.
-func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun time.Time) error {
-	mark := time.Now()
-	files, err := t.open(p, s)
+// give writes down what the next agent has to know of the task, and gives the
+// keeper what it waits for.
+func (l *Launcher) give(t *Task, s Spec, sp spawned, mark time.Time) error {
+	files, h, err := t.open(s)
 	defer closeAll(files)
-	if err != nil {
-		return err
-	}
-	oom, err := t.oomEvents(p)
-	defer closeAll(oom)
-	if err != nil {
-		return err
-	}
-	usage, err := t.cpuUsage(p)
-	defer closeAll(usage)
 	if err != nil {
 		return err
 	}
@@ -258,51 +295,29 @@ func (l *Launcher) run(ctx context.Context, t *Task, s Spec, p *plan.Plan, begun
 	if err != nil {
 		return err
 	}
-	k := kept{ID: s.ID, BootID: l.facts.bootID, CgroupID: id, Dir: s.Dir, UID: t.uid, OwnPids: p.OwnPids, Record: t.record}
+	t.record.Phases["cgroup"] = time.Since(mark)
+	k := kept{ID: s.ID, BootID: l.facts.bootID, CgroupID: id, Dir: s.Dir, UID: t.uid, OwnPids: t.ownPids, Record: t.record}
 	if err := k.write(t.state); err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(ctx, startWithin)
-	defer stop()
-	sp, err := l.hand(p, slices.Concat(files, s.Files, oom, usage))
-	if err != nil {
-		return err
-	}
-	defer l.refill()
-	spawnedAt := time.Now()
-	t.record.Phases["keeper"] = spawnedAt.Sub(mark)
-	told, err := sp.hear(ctx)
-	if err != nil {
-		_ = unix.Kill(sp.pid, unix.SIGKILL)
-		reap(sp.pid)
-		return errors.Join(err, unix.Close(sp.pidfd))
-	}
-	t.record.Phases["boot"] = time.Unix(0, told.Int(plan.KeyMain)).Sub(spawnedAt)
-	t.record.Phases["tell"] = time.Since(time.Unix(0, told.Int(plan.KeyAt)))
-	t.record.Phases["view"] = time.Duration(told.Int(plan.KeyView))
-	t.record.Phases["exec"] = time.Duration(told.Int(plan.KeyExec))
-	t.record.Phases["all"] = time.Since(begun)
-	t.take(told)
-	l.watch(t, sp.pidfd, sp.pid)
-	return nil
+	return sp.send(&h, slices.Insert(files[:len(files):len(files)], plan.Fixed+h.Cgroups, s.Files...)...)
 }
 
-// hand gives the plan to a keeper. One that waited may have been killed: then
+// call has a keeper begin a launch. One that waited may have been killed: then
 // another one is started.
-func (l *Launcher) hand(p *plan.Plan, files []*os.File) (spawned, error) {
-	s, err := l.keeper(p.OwnPids)
+func (l *Launcher) call(ownPids bool, p *plan.Prelude) (spawned, error) {
+	s, err := l.keeper(ownPids)
 	if err != nil {
 		return s, err
 	}
-	if err := s.send(p, files); err == nil {
+	if err := s.send(p); err == nil {
 		return s, nil
 	}
-	_ = unix.Kill(s.pid, unix.SIGKILL)
 	s.dismiss()
-	if s, err = l.spawn(p.OwnPids); err != nil {
+	if s, err = l.spawn(ownPids); err != nil {
 		return s, err
 	}
-	if err := s.send(p, files); err != nil {
+	if err := s.send(p); err != nil {
 		s.dismiss()
 		return s, err
 	}

@@ -66,7 +66,6 @@ func leaveNothing(t *testing.T, o Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	ctx := soon(t)
 	tasks, err := l.Attach(ctx)
 	if err != nil {
@@ -78,6 +77,9 @@ func leaveNothing(t *testing.T, o Options) {
 			t.Error(err)
 		}
 		_ = task.Forget(ctx)
+	}
+	if err := l.Close(); err != nil { // its own keeper that waits goes too
+		t.Error(err)
 	}
 	group, err := l.tree.Load(keepersGroup)
 	if err == nil {

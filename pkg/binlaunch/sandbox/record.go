@@ -16,7 +16,7 @@ import (
 type Record struct {
 	Enforced    []string
 	NotEnforced []string                 // asked for, or the profile's, and not kept (only with BestEffort), or absent from this kernel
-	Phases      map[string]time.Duration // prepare, cgroup, keeper, view, exec, and all: from the call to the program's own first instruction
+	Phases      map[string]time.Duration // of the launcher: prepare, cgroup; beside it of the keeper: boot, view, exec, tell; and all: from the call until the launcher knows that the program runs
 }
 
 // Exit is how a task ended.

@@ -17,12 +17,11 @@ import (
 // as the kernel takes it (struct sock_filter[]). It takes some milliseconds to
 // make: once is enough.
 func filter() ([]byte, error) {
-	profile := seccomp.DefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}})
-	policy, err := policyOf(profile)
+	policy, err := defaultPolicy()
 	if err != nil {
 		return nil, err
 	}
-	program, err := policy.Assemble()
+	program, err := treeOf(policy)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the seccomp filter: %w", err)
 	}
@@ -37,6 +36,10 @@ func filter() ([]byte, error) {
 		b = binary.NativeEndian.AppendUint32(b, i.K)
 	}
 	return b, nil
+}
+
+func defaultPolicy() (*bpf.Policy, error) {
+	return policyOf(seccomp.DefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}))
 }
 
 // policyOf says a profile of the OCI runtime spec in the assembler's words: one

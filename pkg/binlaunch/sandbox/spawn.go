@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/binlaunch/keeper/plan"
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // spawned is a keeper that waits for its plan.
@@ -37,10 +39,24 @@ func (l *Launcher) keeper(ownPids bool) (spawned, error) {
 	return l.spawn(ownPids)
 }
 
-// refill starts a keeper for the next launch.
+// refillAfter is how long the program that has just been started has the
+// processors, and the kernel's locks on memory, before the next keeper takes its
+// part of them.
+const refillAfter = 5 * time.Millisecond
+
+// refill starts a keeper for the next launch, a moment later.
 func (l *Launcher) refill() {
+	if !l.refills.CompareAndSwap(false, true) {
+		return
+	}
 	l.tasks.Go(func() {
-		if len(l.ready) >= idle || l.stop.Err() != nil {
+		defer l.refills.Store(false)
+		select {
+		case <-time.After(refillAfter):
+		case <-l.stop.Done():
+			return
+		}
+		if len(l.ready) >= idle {
 			return
 		}
 		s, err := l.spawn(true)
@@ -55,9 +71,15 @@ func (l *Launcher) refill() {
 	})
 }
 
-// dismiss ends a keeper that has no plan.
+// dismiss ends a keeper that was not heard yet.
 func (s spawned) dismiss() {
 	_ = unix.Close(s.socket)
+	s.end()
+}
+
+// end ends a keeper that has started no task.
+func (s spawned) end() {
+	_ = unix.Kill(s.pid, unix.SIGKILL)
 	reap(s.pid)
 	_ = unix.Close(s.pidfd)
 }
@@ -84,7 +106,7 @@ func (l *Launcher) spawn(ownPids bool) (spawned, error) {
 		attr.Sys.Cloneflags = unix.CLONE_NEWPID
 	}
 	s := spawned{socket: pair[0]}
-	err = onThread(func() error {
+	err = osthread.Run(func() error {
 		if err := l.o.Namespaces.enter(); err != nil {
 			return err
 		}
@@ -99,8 +121,9 @@ func (l *Launcher) spawn(ownPids bool) (spawned, error) {
 	return s, nil
 }
 
-// send gives the keeper its plan and descriptors.
-func (s spawned) send(p *plan.Plan, files []*os.File) error {
+// send gives the keeper one part of its plan, and the descriptors that belong to
+// it.
+func (s spawned) send(p plan.Part, files ...*os.File) error {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		n, err := number(f)
@@ -109,19 +132,20 @@ func (s spawned) send(p *plan.Plan, files []*os.File) error {
 		}
 		fds[i] = int(n)
 	}
-	raw := p.Encode()
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
-	// The keeper takes descriptors with the first bytes; MSG_NOSIGNAL, for it
-	// may have been killed while it waited.
-	if err := unix.Sendmsg(s.socket, head, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
-		return fmt.Errorf("cannot hand the plan over: %w", err)
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
+	raw := plan.Encode(p)
+	raw = append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(raw)), uint32(len(raw))), raw...)
 	for len(raw) > 0 {
-		n, err := unix.SendmsgN(s.socket, raw, nil, nil, unix.MSG_NOSIGNAL)
+		// The keeper takes descriptors with the first bytes; MSG_NOSIGNAL, for it
+		// may have been killed while it waited.
+		n, err := unix.SendmsgN(s.socket, raw, rights, nil, unix.MSG_NOSIGNAL)
 		if err != nil {
 			return fmt.Errorf("cannot hand the plan over: %w", err)
 		}
-		raw = raw[n:]
+		raw, rights = raw[n:], nil
 	}
 	return nil
 }
@@ -136,23 +160,35 @@ func number(f *os.File) (fd uintptr, err error) {
 	return fd, raw.Control(func(n uintptr) { fd = n })
 }
 
-// hear waits for what the keeper tells of the launch.
+// hear waits for what the keeper tells of the launch. The socket is closed then.
 func (s spawned) hear(ctx context.Context) (plan.Told, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
 	_ = unix.SetNonblock(s.socket, true)
 	socket := os.NewFile(uintptr(s.socket), "keeper")
 	defer socket.Close()
-	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(s.pid, unix.SIGKILL) })
-	defer stop()
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		_ = unix.Kill(s.pid, unix.SIGKILL)
+	})
+	defer func() {
+		if !stop() {
+			<-killed // once it is reaped the number may be another's
+		}
+	}()
 	raw, err := io.ReadAll(socket)
+	told := plan.Parse(raw)
+	// First, for one that ends with descriptors unread leaves an error behind its
+	// last words.
+	if reason := told[plan.KeyError]; reason != "" {
+		return nil, errors.New(reason)
+	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("cannot wait for the task's start: %w", ctx.Err())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot hear of the keeper: %w", err)
-	}
-	told := plan.Parse(raw)
-	if reason := told[plan.KeyError]; reason != "" {
-		return nil, errors.New(reason)
 	}
 	if told[plan.KeyTask] == "" {
 		return nil, errors.New("the keeper ended before it told of the task")

@@ -196,15 +196,19 @@ func TestAKilledKeeperTakesItsTaskWithIt(t *testing.T) {
 // A keeper that waits for a launch may be killed: the launch does not notice.
 func TestAKilledWaitingKeeperIsReplaced(t *testing.T) {
 	l := newLauncher(t, nil)
-	l.refill()
-	for len(l.ready) == 0 {
-		time.Sleep(time.Millisecond)
+	var s spawned
+	select {
+	case s = <-l.ready: // New has started it, and the next launch is what starts another
+	case <-soon(t).Done():
+		t.Fatal("no keeper waits")
 	}
-	s := <-l.ready
 	if err := unix.Kill(s.pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	reap(s.pid)
+	// It has ended, and its number stays its own: the launch reaps it.
+	if err := unix.Waitid(unix.P_PID, s.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	l.ready <- s
 	if e, _ := ends(t, start(t, l, acting(t, "replaced.1", "exit", "4"))); e.Code != 4 {
 		t.Errorf("exit %+v", e)

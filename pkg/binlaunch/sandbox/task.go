@@ -59,9 +59,9 @@ func (t *Task) take(told plan.Told) {
 	t.started = time.Unix(0, told.Int(plan.KeyAt))
 }
 
-// open gives the descriptors for a keeper from plan.State on, but for the
-// Spec's own.
-func (t *Task) open(p *plan.Plan, s Spec) (files []*os.File, err error) {
+// open gives the descriptors for a keeper, but for the Spec's own, and says which
+// they are. The caller closes them.
+func (t *Task) open(s Spec) (files []*os.File, h plan.Handed, err error) {
 	add := func(f *os.File, e error) {
 		if e == nil {
 			files = append(files, f)
@@ -75,43 +75,38 @@ func (t *Task) open(p *plan.Plan, s Spec) (files []*os.File, err error) {
 	lock, e := os.OpenFile(filepath.Join(t.state, plan.LockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	add(lock, e)
 	if err != nil {
-		return files, err
+		return files, h, err
 	}
 	// The keeper has the same open file, so the lock is held until it ends.
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return files, fmt.Errorf("cannot lock the task's state: %w", err)
+		return files, h, fmt.Errorf("cannot lock the task's state: %w", err)
 	}
 	entrances, err := t.group.Entrances()
 	if err != nil {
-		return files, err
+		return files, h, err
 	}
-	p.Cgroups = len(entrances)
+	h.Cgroups = len(entrances)
 	files = append(files, entrances...)
-	return files, nil
-}
-
-// oomEvents gives the descriptor that tells a keeper of memory that ran out.
-func (t *Task) oomEvents(p *plan.Plan) ([]*os.File, error) {
-	f, err := t.group.OOMEvents()
-	p.OOMEvents = f != nil
-	if f == nil {
-		return nil, err
+	oom, err := t.group.OOMEvents()
+	if err != nil {
+		return files, h, err
 	}
-	return []*os.File{f}, err
-}
-
-// cpuUsage gives the descriptor that tells a keeper whether the task has run,
-// when it has to look at its disk.
-func (t *Task) cpuUsage(p *plan.Plan) ([]*os.File, error) {
-	if p.Disk == 0 {
-		return nil, nil
+	if h.OOMEvents = oom != nil; h.OOMEvents {
+		files = append(files, oom)
 	}
-	f, err := t.group.CPUUsage()
-	p.CPUUsage = f != nil
-	if f == nil {
-		return nil, err
+	if s.Resources.Disk == 0 {
+		return files, h, nil
 	}
-	return []*os.File{f}, nil
+	// It tells a keeper that has to look at the task's disk whether the task has
+	// run at all.
+	usage, err := t.group.CPUUsage()
+	if err != nil {
+		return files, h, err
+	}
+	if h.CPUUsage = usage != nil; h.CPUUsage {
+		files = append(files, usage)
+	}
+	return files, h, nil
 }
 
 // Wait returns how the task ended, as soon as it has.

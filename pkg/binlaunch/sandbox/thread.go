@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,27 +12,6 @@ import (
 // agent's own.
 type Namespaces struct {
 	Mount, Network, IPC, UTS, Cgroup string
-}
-
-// onThread runs f on a thread that is thrown away afterwards, since f changes
-// what Go takes to be the same on all threads. A process's first thread cannot
-// be thrown away, so that one is held until another was found.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	var run func()
-	run = func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			other := make(chan struct{})
-			go func() { defer close(other); run() }()
-			<-other
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- f()
-	}
-	go run()
-	return <-done
 }
 
 // enter puts the calling thread into the host's namespaces.

@@ -10,15 +10,20 @@ import (
 
 // places are where the parts of a task lie on the host.
 type places struct {
-	view    string // an empty folder of its own to build its root on
+	view    string // an empty folder to build its root on, in a mount namespace of its own
 	sandbox string
 	work    string // overlayfs' scratch, beside the sandbox
 	program string // "": none
 	etc     string // copies of the host's files that programs need
 }
 
+// viewFolder is beside the tasks' state folders: no id has such a character. Each
+// task's root is built on it, where nobody else sees it.
+const viewFolder = "@view"
+
 // view gives the steps that make what a task sees, and the sandbox's path in it.
-func view(profile Profile, at places, f facts) (steps []plan.Step, sandbox string) {
+// An isolated one's stand on isolatedRoot, which is the prelude's.
+func view(profile Profile, at places) (steps []plan.Step, sandbox string) {
 	switch profile {
 	case HostObserver:
 		return observerView(at), "/tmp/sandbox"
@@ -28,7 +33,7 @@ func view(profile Profile, at places, f facts) (steps []plan.Step, sandbox strin
 		}
 		return []plan.Step{sandboxStep(at, at.sandbox)}, at.sandbox
 	default:
-		return isolatedView(at, f), "/sandbox"
+		return isolatedRest(at), "/sandbox"
 	}
 }
 
@@ -37,8 +42,9 @@ const (
 	inert    = unix.MS_NOSUID | unix.MS_NODEV
 )
 
-// isolatedView is a root of its own with the host's /usr in it.
-func isolatedView(at places, f facts) []plan.Step {
+// isolatedRoot is a root of its own with the host's /usr in it: the same for all
+// isolated tasks.
+func isolatedRoot(at places, f facts) []plan.Step {
 	b := builder{root: at.view}
 	b.mount("tmpfs", "", "tmpfs", unix.MS_NOSUID, "size=4m,mode=755")
 	for _, dir := range []string{"/proc", "/dev", "/dev/shm", "/tmp", "/run", "/var", "/sandbox"} {
@@ -66,7 +72,12 @@ func isolatedView(at places, f facts) []plan.Step {
 	// In memory, and counted as the task's: its memory limit bounds them too.
 	b.mount("tmpfs", "/tmp", "tmpfs", inert, "size=64m,mode=1777")
 	b.mount("tmpfs", "/dev/shm", "tmpfs", inert|unix.MS_NOEXEC, "size=64m,mode=1777")
-	b.steps = append(b.steps, sandboxStep(at, filepath.Join(at.view, "sandbox")))
+	return b.steps
+}
+
+// isolatedRest puts the task's sandbox there, and shuts it in.
+func isolatedRest(at places) []plan.Step {
+	b := builder{root: at.view, steps: []plan.Step{sandboxStep(at, filepath.Join(at.view, "sandbox"))}}
 	b.add(plan.Step{Op: plan.Mount, Target: "/", Flags: unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID})
 	b.add(plan.Step{Op: plan.Pivot, Target: "/"})
 	return b.steps

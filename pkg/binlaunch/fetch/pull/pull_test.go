@@ -65,7 +65,7 @@ func TestGateLooksWhenItConnects(t *testing.T) {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	name := net.JoinHostPort("localhost", port)
-	g := &gate{written: map[string]bool{}, timeout: time.Second}
+	g := &gate{written: map[string]bool{}, timeout: time.Minute}
 	var address *AddressError
 	if _, err := g.dial(context.Background(), "tcp", name); !errors.As(err, &address) {
 		t.Errorf("error is %v", err)

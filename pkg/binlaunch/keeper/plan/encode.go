@@ -5,22 +5,24 @@ import (
 	"errors"
 )
 
+// Part is what is sent to a keeper at once: *Prelude, *Plan or *Handed.
+type Part interface{ walk(c *codec) }
+
 // Encode is what Decode reads.
-func (p *Plan) Encode() []byte {
+func Encode(p Part) []byte {
 	c := &codec{}
 	p.walk(c)
 	return c.buf
 }
 
 // Decode reads what Encode wrote.
-func Decode(b []byte) (*Plan, error) {
-	p := &Plan{}
+func Decode(b []byte, p Part) error {
 	c := &codec{buf: b, reading: true}
 	p.walk(c)
 	if c.bad || len(c.buf) != 0 {
-		return nil, errors.New("cannot read the plan: it is not one of this version")
+		return errors.New("cannot read the plan: it is not one of this version")
 	}
-	return p, nil
+	return nil
 }
 
 // codec writes or reads, so that the order of the fields is told once.
@@ -30,19 +32,22 @@ type codec struct {
 	bad     bool
 }
 
+func (p *Prelude) walk(c *codec) {
+	if c.version() {
+		integer(c, &p.Unshare)
+		c.steps(&p.Steps)
+	}
+}
+
 func (p *Plan) walk(c *codec) {
-	version := uint32(Version)
-	integer(c, &version)
-	if version != Version {
-		c.bad = true
+	if !c.version() {
 		return
 	}
 	list(c, &p.Argv, (*codec).text)
 	list(c, &p.Env, (*codec).text)
 	c.text(&p.Cwd)
 	c.text(&p.Hostname)
-	integer(c, &p.Unshare)
-	for _, b := range []*bool{&p.OwnPids, &p.OwnUser, &p.NoNewPrivs, &p.ReadOnlyProc, &p.CgroupIsFD, &p.OOMEvents, &p.CPUUsage} {
+	for _, b := range []*bool{&p.OwnPids, &p.OwnUser, &p.NoNewPrivs, &p.ReadOnlyProc, &p.CgroupIsFD} {
 		c.flag(b)
 	}
 	for _, n := range []*uint32{&p.UID, &p.GID, &p.InnerUID, &p.InnerGID, &p.DiskEverySeconds} {
@@ -61,7 +66,31 @@ func (p *Plan) walk(c *codec) {
 		integer(c, &r.Hard)
 		c.flag(&r.MayRefuse)
 	})
-	list(c, &p.Steps, func(c *codec, s *Step) {
+	c.steps(&p.Steps)
+	for _, n := range []*int{&p.Listen, &p.OutputFiles} {
+		integer(c, n)
+	}
+	integer(c, &p.OutputMax)
+	integer(c, &p.Disk)
+}
+
+func (h *Handed) walk(c *codec) {
+	if c.version() {
+		integer(c, &h.Cgroups)
+		c.flag(&h.OOMEvents)
+		c.flag(&h.CPUUsage)
+	}
+}
+
+func (c *codec) version() bool {
+	version := uint32(Version)
+	integer(c, &version)
+	c.bad = c.bad || version != Version
+	return !c.bad
+}
+
+func (c *codec) steps(all *[]Step) {
+	list(c, all, func(c *codec, s *Step) {
 		integer(c, &s.Op)
 		for _, t := range []*string{&s.Source, &s.Target, &s.Type, &s.Data} {
 			c.text(t)
@@ -71,11 +100,6 @@ func (p *Plan) walk(c *codec) {
 		integer(c, &s.Dev)
 		c.flag(&s.Optional)
 	})
-	for _, n := range []*int{&p.Cgroups, &p.Listen, &p.OutputFiles} {
-		integer(c, n)
-	}
-	integer(c, &p.OutputMax)
-	integer(c, &p.Disk)
 }
 
 func integer[T ~int | ~int64 | ~uint32 | ~uint64 | ~uintptr](c *codec, n *T) {

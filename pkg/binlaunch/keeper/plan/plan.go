@@ -2,18 +2,24 @@ package plan
 
 // Version is of the encoding. A keeper that outlived an agent's upgrade never
 // reads a plan again, so the number only guards against a foreign program.
-const Version = 2
+const Version = 3
 
-// Plan is everything a keeper does for one task.
+// Prelude is what a keeper does before the rest of the plan is there: what is
+// known from the first moment of a launch.
+type Prelude struct {
+	Unshare uintptr // CLONE_NEW*, for the task
+	Steps   []Step  // the view's beginning
+}
+
+// Plan is everything else that a keeper does for one task.
 type Plan struct {
 	Argv     []string
 	Env      []string // LISTEN_PID is added by the keeper
 	Cwd      string   // as the task sees it
 	Hostname string   // "": the host's
 
-	Unshare uintptr // CLONE_NEW*, for the task
-	OwnPids bool    // the keeper is process 1 of a pid namespace of its own
-	OwnUser bool    // the task gets a user namespace that knows one uid and one gid
+	OwnPids bool // the keeper is process 1 of a pid namespace of its own
+	OwnUser bool // the task gets a user namespace that knows one uid and one gid
 
 	UID, GID         uint32 // on the host
 	InnerUID         uint32 // what the task is told, when OwnUser
@@ -23,13 +29,10 @@ type Plan struct {
 	Seccomp          []byte // struct sock_filter[], nil: none
 	Landlock         Landlock
 	Rlimits          []Rlimit
-	Steps            []Step // the view of the file system, in this order
+	Steps            []Step // what is left of the view, in this order
 	ReadOnlyProc     bool   // after the uid map was written through it
 	CgroupIsFD       bool   // one cgroup v2 folder; else v1 tasks files to join
-	Cgroups          int    // descriptors that follow the fixed ones
 	Listen           int    // descriptors that the task gets from number 3 on
-	OOMEvents        bool   // one more: an eventfd that tells of OOM (v1)
-	CPUUsage         bool   // one more: the file in which the kernel counts the cgroup's CPU time
 	OutputMax        int64  // bytes in one output file
 	OutputFiles      int    // 1 and more
 	Disk             int64  // bytes allocated in the sandbox folder; 0: no bound
@@ -85,13 +88,23 @@ type Step struct {
 	Optional bool // the source may be missing
 }
 
-// Socket is the descriptor that a keeper starts with: on it comes the length of
-// the plan (4 bytes, big endian), with it all descriptors, and the plan. Until
-// then the keeper waits, so that one can be ready before it is needed; when the
-// socket is closed instead, it ends. It answers with Told.
+// Socket is the descriptor that a keeper starts with. On it comes the Prelude as
+// soon as a launch begins: until then the keeper waits, so that one can be ready
+// before it is needed. While it does what that says the agent makes the Plan, and
+// while it does what the plan says the agent makes the cgroup. At last come Handed
+// and all descriptors with it. Each Part is sent with its length before it (4
+// bytes, big endian). When the socket is closed at any of these points, the
+// keeper ends, and with it all that it has made. It answers with Told.
 const Socket = 3
 
-// The descriptors that come with the plan, in this order; the cgroups', the
+// Handed says which descriptors come after the fixed ones.
+type Handed struct {
+	Cgroups   int  // how many of those
+	OOMEvents bool // an eventfd that tells of OOM (v1)
+	CPUUsage  bool // the file in which the kernel counts the cgroup's CPU time
+}
+
+// The descriptors that come with Handed, in this order; the cgroups', the
 // listening sockets, the OOM eventfd and the file of the CPU time follow.
 const (
 	State   = iota // the task's state folder

@@ -33,22 +33,33 @@ func fill(v reflect.Value, n *int) {
 }
 
 func TestEveryFieldArrives(t *testing.T) {
-	p, n := &Plan{}, 0
-	fill(reflect.ValueOf(p).Elem(), &n)
-	got, err := Decode(p.Encode())
-	if err != nil || !reflect.DeepEqual(got, p) {
-		t.Fatalf("err %v\ngot  %+v\nwant %+v", err, got, p)
+	n := 0
+	for _, x := range []struct{ p, got Part }{{&Plan{}, &Plan{}}, {&Prelude{}, &Prelude{}}, {&Handed{}, &Handed{}}} {
+		fill(reflect.ValueOf(x.p).Elem(), &n)
+		if err := Decode(Encode(x.p), x.got); err != nil || !reflect.DeepEqual(x.got, x.p) {
+			t.Fatalf("err %v\ngot  %+v\nwant %+v", err, x.got, x.p)
+		}
+	}
+}
+
+// One flag is not taken for the other.
+func TestHandedArrives(t *testing.T) {
+	for _, want := range []Handed{{}, {Cgroups: 7}, {OOMEvents: true}, {Cgroups: 255, CPUUsage: true}} {
+		var got Handed
+		if err := Decode(Encode(&want), &got); err != nil || got != want {
+			t.Errorf("got %+v, want %+v, err %v", got, want, err)
+		}
 	}
 }
 
 func TestForeignBytesAreRefused(t *testing.T) {
-	good := (&Plan{Argv: []string{"x"}}).Encode()
+	good := Encode(&Plan{Argv: []string{"x"}})
 	for i := range good {
-		if _, err := Decode(good[:i]); err == nil {
+		if err := Decode(good[:i], &Plan{}); err == nil {
 			t.Errorf("the first %d bytes were taken for a plan", i)
 		}
 	}
-	if _, err := Decode(append(good, 0)); err == nil {
+	if err := Decode(append(good, 0), &Plan{}); err == nil {
 		t.Error("a byte too many was taken")
 	}
 }

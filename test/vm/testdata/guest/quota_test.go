@@ -3,12 +3,13 @@ package guest
 import (
 	"bufio"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/osthread"
 )
 
 // fsxattr is struct fsxattr of linux/fs.h.
@@ -71,26 +72,21 @@ func setLimit(t *testing.T, project uint32, bytes uint64) {
 }
 
 // withoutCap calls f on a thread that lacks CAP_SYS_RESOURCE, whose owner ext4
-// does not hold to a quota (XFS does). The thread ends with the test.
+// does not hold to a quota (XFS does).
 func withoutCap(t *testing.T, f func() error) error {
 	t.Helper()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	return osthread.Run(func() error {
 		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var sets [2]unix.CapUserData
 		if err := unix.Capget(&head, &sets[0]); err != nil {
-			result <- err
-			return
+			return err
 		}
 		sets[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
 		if err := unix.Capset(&head, &sets[0]); err != nil {
-			result <- err
-			return
+			return err
 		}
-		result <- f()
-	}()
-	return <-result
+		return f()
+	})
 }
 
 func deviceOf(t *testing.T, point string) string {

@@ -19,7 +19,8 @@ import (
 // Of two nodes the scheduler prefers the one with more room. While a pod there
 // fills the disk, the one that takes its place goes to the other node; what can
 // run nowhere else runs there all the same. When the disk is well again, pods
-// come back.
+// come back. It is the first story: each one that fills a disk leaves the taint
+// for some minutes.
 func TestKeptOffFillingNode(t *testing.T) {
 	s := newStory(t)
 	nodes, err := s.Nodes(s.ctx)
