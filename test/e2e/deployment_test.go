@@ -18,7 +18,7 @@ import (
 func TestDeployment(t *testing.T) {
 	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
-	slowToEnd(&web.Spec.Template.Spec)
+	meetsMany(&web.Spec.Template.Spec)
 	s.create(web)
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)

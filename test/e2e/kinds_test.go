@@ -14,10 +14,6 @@ import (
 	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
-// manyRequests is how many a kind's restart has to meet when its new pods come
-// before the old ones go.
-const manyRequests = 20_000
-
 // A StatefulSet that leaves the moment to people: its pods go one by one, the
 // highest first, each next one Ready before the following goes. The Service
 // never sends to fewer than its PodDisruptionBudget wants.
@@ -97,7 +93,11 @@ func TestDaemonSetWhole(t *testing.T) {
 			s := newStory(t)
 			set := cluster.DaemonSet(s.namespace, "logs")
 			set.Spec.UpdateStrategy = c.strategy
-			slowToEnd(&set.Spec.Template.Spec)
+			slow := slowToEnd
+			if c.requests == manyRequests {
+				slow = meetsMany
+			}
+			slow(&set.Spec.Template.Spec)
 			s.create(set)
 			asked := s.askAll("logs", 2)
 			old := s.untilReady("logs", 2)
@@ -117,12 +117,12 @@ func TestControllersWithoutOwner(t *testing.T) {
 	for kind, make := range map[string]func(namespace string) client.Object{
 		"ReplicaSet": func(ns string) client.Object {
 			set := cluster.ReplicaSet(ns, "web", 2)
-			slowToEnd(&set.Spec.Template.Spec)
+			meetsMany(&set.Spec.Template.Spec)
 			return set
 		},
 		"ReplicationController": func(ns string) client.Object {
 			rc := cluster.ReplicationController(ns, "web", 2)
-			slowToEnd(&rc.Spec.Template.Spec)
+			meetsMany(&rc.Spec.Template.Spec)
 			return rc
 		},
 	} {
@@ -151,7 +151,7 @@ func TestPodWithoutOwner(t *testing.T) {
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "settings", MountPath: "/etc/settings"}}
 	pod.Labels["team"] = "shop"
 	pod.Annotations = map[string]string{"owner": "shop@example.com"}
-	slowToEnd(&pod.Spec)
+	meetsMany(&pod.Spec)
 	s.create(pod)
 	asked := s.askAll("web", 1)
 	old := s.untilReady("web", 1)
@@ -172,12 +172,6 @@ func TestPodWithoutOwner(t *testing.T) {
 	if r.Status.Method != v1alpha1.MethodCopy {
 		t.Errorf("replaced by %s", r.Status.Method)
 	}
-}
-
-// slowToEnd lets a pod take its time, as one does that has long requests open:
-// a restart that lasts meets more requests.
-func slowToEnd(pod *corev1.PodSpec) {
-	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "20s")
 }
 
 // replaced checks that of the old pods exactly those that are named are gone.

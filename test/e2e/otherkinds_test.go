@@ -80,7 +80,11 @@ func (s *story) define(k otherkinds.Kind) {
 func (s *story) otherKind(k otherkinds.Kind, name string) *unstructured.Unstructured {
 	s.t.Helper()
 	template := cluster.PodTemplate(name)
-	slowToEnd(&template.Spec)
+	if k.Surges {
+		meetsMany(&template.Spec)
+	} else {
+		slowToEnd(&template.Spec)
+	}
 	o, err := k.New(s.namespace, name, template)
 	s.must(err)
 	s.must(s.Create(s.ctx, o, client.FieldValidation(metav1.FieldValidationStrict)))
