@@ -27,9 +27,10 @@ func (s *story) askAll(name string, n int) *asked {
 	s.t.Helper()
 	service := cluster.Service(s.namespace, name)
 	s.create(service)
-	gate := s.gate(name, n)
 	s.untilReady(name, n)
-	gate.asking.Store(true)
+	if s.gate != nil {
+		s.gate.asking.Store(true)
+	}
 	s.create(cluster.Client(s.namespace, "client", service))
 	a := &asked{s: s, before: s.untilAsked("client", 100)}
 	var err error

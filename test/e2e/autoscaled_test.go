@@ -33,7 +33,7 @@ func TestDeploymentOnePod(t *testing.T) {
 	work := s.metricsAPI(240) // of 100 for each pod: three pods' work
 	web, scaler := cluster.Deployment(s.namespace, "web", 3), cluster.Autoscaler(s.namespace, "web")
 	web.Spec.Template.Spec.Containers[0].ReadinessProbe.InitialDelaySeconds = 12 // the lab's autoscaler looks every 5 s
-	slowToEnd(&web.Spec.Template.Spec)
+	s.meetsMany(&web.Spec.Template.Spec, "web", 1)
 	s.create(web, scaler)
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)

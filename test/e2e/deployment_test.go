@@ -18,7 +18,7 @@ import (
 func TestDeployment(t *testing.T) {
 	s := newStory(t)
 	web := cluster.Deployment(s.namespace, "web", 3)
-	meetsMany(&web.Spec.Template.Spec)
+	s.meetsMany(&web.Spec.Template.Spec, "web", 3)
 	s.create(web)
 	asked := s.askAll("web", 3)
 	old := s.untilReady("web", 3)

@@ -93,11 +93,11 @@ func TestDaemonSetWhole(t *testing.T) {
 			s := newStory(t)
 			set := cluster.DaemonSet(s.namespace, "logs")
 			set.Spec.UpdateStrategy = c.strategy
-			slow := slowToEnd
 			if c.requests == manyRequests {
-				slow = meetsMany
+				s.meetsMany(&set.Spec.Template.Spec, "logs", 2)
+			} else {
+				slowToEnd(&set.Spec.Template.Spec)
 			}
-			slow(&set.Spec.Template.Spec)
 			s.create(set)
 			asked := s.askAll("logs", 2)
 			old := s.untilReady("logs", 2)
@@ -114,22 +114,22 @@ func TestDaemonSetWhole(t *testing.T) {
 // Controllers without an owner have no rollout of their own: pod by pod is
 // released and replaced, and the Service never has fewer than before.
 func TestControllersWithoutOwner(t *testing.T) {
-	for kind, make := range map[string]func(namespace string) client.Object{
-		"ReplicaSet": func(ns string) client.Object {
-			set := cluster.ReplicaSet(ns, "web", 2)
-			meetsMany(&set.Spec.Template.Spec)
+	for kind, make := range map[string]func(s *story) client.Object{
+		"ReplicaSet": func(s *story) client.Object {
+			set := cluster.ReplicaSet(s.namespace, "web", 2)
+			s.meetsMany(&set.Spec.Template.Spec, "web", 2)
 			return set
 		},
-		"ReplicationController": func(ns string) client.Object {
-			rc := cluster.ReplicationController(ns, "web", 2)
-			meetsMany(&rc.Spec.Template.Spec)
+		"ReplicationController": func(s *story) client.Object {
+			rc := cluster.ReplicationController(s.namespace, "web", 2)
+			s.meetsMany(&rc.Spec.Template.Spec, "web", 2)
 			return rc
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			s := newStory(t)
-			s.create(make(s.namespace))
+			s.create(make(s))
 			asked := s.askAll("web", 2)
 			old := s.untilReady("web", 2)
 			s.succeeded(s.leak(&old[0]), old)
@@ -151,7 +151,7 @@ func TestPodWithoutOwner(t *testing.T) {
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "settings", MountPath: "/etc/settings"}}
 	pod.Labels["team"] = "shop"
 	pod.Annotations = map[string]string{"owner": "shop@example.com"}
-	meetsMany(&pod.Spec)
+	s.meetsMany(&pod.Spec, "web", 1)
 	s.create(pod)
 	asked := s.askAll("web", 1)
 	old := s.untilReady("web", 1)

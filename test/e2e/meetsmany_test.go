@@ -20,11 +20,23 @@ const manyRequests = 20_000
 // enoughAsked is what a pod needs to be Ready that meetsMany.
 const enoughAsked corev1.PodConditionType = "nodeagent.dev/enough-asked"
 
-// meetsMany has a restart last until it met manyRequests, however few of them a
-// busy machine makes in a second: its new pods are not Ready before.
-func meetsMany(pod *corev1.PodSpec) {
+// meetsMany has the restart of so many pods last until it met manyRequests,
+// however few of them a busy machine makes in a second: until the clients of
+// askAll made them, new pods are not Ready. They come one by one, each when
+// another share of the requests was made.
+func (s *story) meetsMany(pod *corev1.PodSpec, name string, pods int) {
 	pod.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: enoughAsked}}
 	slowToEnd(pod)
+	s.gate = &gate{s: s, name: name, pods: int64(pods), turn: map[types.UID]int64{}}
+	ctx, cancel := context.WithCancel(s.ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		err := cluster.Until(ctx, "the story ends", func(ctx context.Context) (bool, error) { return false, s.gate.look(ctx) })
+		if s.t.Failed() {
+			s.t.Logf("what keeps pods of %s from being Ready: %v", name, err)
+		}
+	})
+	s.t.Cleanup(func() { cancel(); done.Wait() })
 }
 
 // slowToEnd lets a pod take its time, as one does that has long requests open:
@@ -33,31 +45,15 @@ func slowToEnd(pod *corev1.PodSpec) {
 	pod.Containers[0].Args = append(pod.Containers[0].Args, "--drain", "20s")
 }
 
-// gate keeps a workload's pods that meetsMany from being Ready.
+// gate keeps a workload's new pods from being Ready.
 type gate struct {
 	s    *story
 	name string
 	pods int64
 
-	asking atomic.Bool         // by the clients of askAll
+	asking atomic.Bool         // clients do; who is there before is no new pod
 	first  int64               // what they had asked when the first new pod was seen
 	turn   map[types.UID]int64 // of a new pod, from 1 on
-}
-
-// gate lets pods be Ready at once until it is asking, and those that come
-// afterwards one by one, each at its share of manyRequests.
-func (s *story) gate(name string, pods int) *gate {
-	g := &gate{s: s, name: name, pods: int64(pods), turn: map[types.UID]int64{}}
-	ctx, cancel := context.WithCancel(s.ctx)
-	var done sync.WaitGroup
-	done.Go(func() {
-		err := cluster.Until(ctx, "the story ends", func(ctx context.Context) (bool, error) { return false, g.look(ctx) })
-		if s.t.Failed() {
-			s.t.Logf("what keeps pods of %s from being Ready: %v", name, err)
-		}
-	})
-	s.t.Cleanup(func() { cancel(); done.Wait() })
-	return g
 }
 
 func (g *gate) look(ctx context.Context) error {

@@ -81,7 +81,7 @@ func (s *story) otherKind(k otherkinds.Kind, name string) *unstructured.Unstruct
 	s.t.Helper()
 	template := cluster.PodTemplate(name)
 	if k.Surges {
-		meetsMany(&template.Spec)
+		s.meetsMany(&template.Spec, name, 2)
 	} else {
 		slowToEnd(&template.Spec)
 	}

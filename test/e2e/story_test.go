@@ -82,6 +82,7 @@ type story struct {
 
 	folder     string // of manifests, which the agents have
 	configured bool
+	gate       *gate // of meetsMany, where there is one
 }
 
 // storyLimit is how long a story may take on a busy machine, where a kubelet
