@@ -93,15 +93,18 @@ test: test-unit test-lab test-beside ## every test, in tiers
 # come after theirs, and where both want processors it has a quarter. A session is
 # one group to the kernel's scheduler, which nice does not weigh but for its autogroup.
 VM_LOG = dist/test-vm.log
+WHAT_FAILED = dist/what-failed
 BESIDE = setsid sh -c '{ echo 5 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$$@"' beside
 
 .PHONY: test-beside
 test-beside: parts image dist/webapp.tar bin/vm bin/keeper bin/parts-program
 	$(call say,another kernel begins$(,) beside the stories$(,) into $(VM_LOG))
 	@$(BESIDE) $(MAKE) --no-print-directory -o bin/lab -o bin/vm -o bin/keeper -o bin/parts-program test-vm >$(VM_LOG) 2>&1 & vm=$$!; \
-	code=0; $(MAKE) --no-print-directory test-e2e || code=$$?; \
+	rm -f $(WHAT_FAILED); code=0; \
+	WHAT_FAILED=$(WHAT_FAILED) $(MAKE) --no-print-directory test-e2e || code=$$?; \
 	wait $$vm || { code=$$?; vm=failed; }; cat $(VM_LOG); \
-	[ $$vm != failed ] || printf '\n==== failed: make test-vm, whose words are above\n'; exit $$code
+	[ $$vm != failed ] || printf '\n==== failed: make test-vm, whose words are above\n'; \
+	[ ! -s $(WHAT_FAILED) ] || cat $(WHAT_FAILED); exit $$code
 
 # What takes longest begins first: at the end of all it would keep one core busy
 # alone for a quarter of an hour. go test tells results in this order.
