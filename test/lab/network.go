@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -258,6 +259,29 @@ func configureNodeNetwork(n int) error {
 		if err := setNetSysctl(s.key, s.value); err != nil {
 			return err
 		}
+	}
+	return repeatRefused()
+}
+
+// repeatRefused has a TCP client send again what kube-proxy refused: it says so
+// by ICMP, which is dropped here, while a pod that refuses says so by TCP.
+//
+// For nftables exchanges a rule and the map of endpoints in it at two moments. A
+// packet between them finds no endpoint of a Service that always had some
+// (docs/decisions/0020-refused-in-between.md).
+func repeatRefused() error {
+	// At 192 bits of an ICMP error is the address that the packet was sent to.
+	rule := fmt.Sprintf(`table ip nalab {
+	chain output {
+		type filter hook output priority raw; policy accept;
+		icmp type destination-unreachable icmp code port-unreachable @th,192,16 %#x drop
+	}
+}
+`, serviceNetworkBits)
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rule)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot set up what happens to refused connections: %w: %s", err, out)
 	}
 	return nil
 }
