@@ -396,6 +396,12 @@ func (l *testLab) services() {
 		if strings.TrimSpace(out) != "connected" {
 			l.t.Errorf("%s to the API's Service: %q", node, out)
 		}
+		// Refused by kube-proxy, and sent again until timeout ends it.
+		out = l.ok("exec", node, "--", "bash", "-c",
+			"timeout 2 bash -c 'exec 3<>/dev/tcp/"+kubernetesServiceIP+"/81'; echo $?")
+		if strings.TrimSpace(out) != "124" {
+			l.t.Errorf("%s to a port that the API's Service has not: %q", node, out)
+		}
 	}
 }
 
