@@ -22,34 +22,37 @@ type process struct {
 }
 
 func lookProcess(pid int) (process, error) {
-	start, state, err := readStat(pid)
+	start, ended, err := readStat(pid)
 	if err != nil {
 		return process{}, err
 	}
-	if state == 'Z' || state == 'X' {
+	if ended {
 		return process{}, fs.ErrNotExist
 	}
 	return process{pid: pid, start: start}, nil
 }
 
-func readStat(pid int) (start uint64, state byte, err error) {
+func readStat(pid int) (start uint64, ended bool, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, false, err
 	}
 	return parseStat(string(text))
 }
 
 // parseStat reads /proc/PID/stat. The second field is the command in
-// parentheses and may hold anything, so counting starts after the last one.
-func parseStat(text string) (start uint64, state byte, err error) {
+// parentheses and may hold anything, so counting starts after the last one. A
+// process whose first thread is a zombie has not ended while others end: until
+// the last one did, its sockets are open.
+func parseStat(text string) (start uint64, ended bool, err error) {
 	_, rest, ok := cutLast(text, ')')
 	f := strings.Fields(rest)
 	if !ok || len(f) < 20 || len(f[0]) != 1 {
-		return 0, 0, fmt.Errorf("cannot understand the process's stat %q", text)
+		return 0, false, fmt.Errorf("cannot understand the process's stat %q", text)
 	}
 	start, err = strconv.ParseUint(f[19], 10, 64)
-	return start, f[0][0], err
+	othersEnd := f[17] != "0" && f[17] != "1"
+	return start, (f[0] == "Z" || f[0] == "X") && !othersEnd, err
 }
 
 func cutLast(s string, sep byte) (before, after string, ok bool) {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,11 +34,16 @@ func TestParseCgroupMounts(t *testing.T) {
 }
 
 func TestParseStat(t *testing.T) {
-	fields := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
+	fields := " %s 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 %d 18 4711 20"
 	for _, command := range []string{"etcd", "a b", ") R 1 (", "new\nline"} {
-		start, state, err := parseStat("42 (" + command + ")" + fields)
-		if err != nil || start != 4711 || state != 'S' {
-			t.Errorf("%q: start %d, state %c, %v", command, start, state, err)
+		start, ended, err := parseStat("42 (" + command + ")" + fmt.Sprintf(fields, "S", 1))
+		if err != nil || start != 4711 || ended {
+			t.Errorf("%q: start %d, ended %t, %v", command, start, ended, err)
+		}
+	}
+	for threads, want := range map[int]bool{0: true, 1: true, 2: false} {
+		if _, ended, err := parseStat("42 (etcd)" + fmt.Sprintf(fields, "Z", threads)); err != nil || ended != want {
+			t.Errorf("a zombie of %d threads: ended %t, %v", threads, ended, err)
 		}
 	}
 	for _, broken := range []string{"", "42 etcd S 1", "42 (etcd) S 1 2"} {
