@@ -26,6 +26,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/api/v1alpha1"
 	"github.com/nodeagent/nodeagent/pkg/restart"
 	"github.com/nodeagent/nodeagent/test/apiserver"
+	"github.com/nodeagent/nodeagent/test/cluster"
 	"github.com/nodeagent/nodeagent/test/terminal"
 )
 
@@ -189,7 +190,7 @@ func (d *desk) barePod(t *testing.T, ns, name string, change func(*corev1.Pod)) 
 	}
 	d.Create(t, pod)
 	apiserver.Eventually(t, time.Minute, "pod "+name+" is Ready", func() bool {
-		return d.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) == nil && apiserver.Ready(pod)
+		return d.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) == nil && cluster.Ready(pod)
 	})
 	return pod
 }

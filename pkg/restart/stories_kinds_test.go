@@ -1,11 +1,9 @@
 package restart
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -165,22 +163,7 @@ func (s *stage) schemasKnow(t *testing.T, ns string) {
 // otherKind makes one, and its controller.
 func (s *stage) otherKind(t *testing.T, ns string, k otherkinds.Kind, name string) *unstructured.Unstructured {
 	t.Helper()
-	o, err := k.New(ns, name, podTemplate())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cluster.Admin.Create(t.Context(), o, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	own := o.DeepCopy()
-	done.Go(func() {
-		if err := k.Play(ctx, s.cluster.Admin, own); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); done.Wait() })
+	o := k.Start(t, s.cluster.Admin, ns, name, podTemplate())
 	s.settle(t, o, func() bool { return rolloutOther(&Other{object: o}).complete })
 	return o
 }

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
 // Kubelet plays scheduler and kubelet of all nodes through the real API: it
@@ -171,7 +173,7 @@ func (k *Kubelet) tend(ctx context.Context, pod *corev1.Pod, all []corev1.Pod) {
 		if err = k.cluster.Admin.SubResource("binding").Create(ctx, pod.DeepCopy(), binding); err == nil {
 			pod.Spec.NodeName = node
 		}
-	case !Ready(pod) && !k.held[pod.Namespace] && !k.broken(pod):
+	case !cluster.Ready(pod) && !k.held[pod.Namespace] && !k.broken(pod):
 		k.layers[string(pod.UID)] = true
 		k.addresses++
 		pod.Status = runningStatus(pod, fmt.Sprintf("10.1.%d.%d", k.addresses/250, k.addresses%250+1))
@@ -224,13 +226,6 @@ func avoided(pod *corev1.Pod, node string) int {
 		}
 	}
 	return 0
-}
-
-// Ready tells whether a pod is.
-func Ready(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func runningStatus(pod *corev1.Pod, address string) corev1.PodStatus {

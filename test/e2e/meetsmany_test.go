@@ -63,7 +63,7 @@ func (g *gate) look(ctx context.Context) error {
 	}
 	for i := range pods {
 		p := &pods[i]
-		if len(p.Spec.ReadinessGates) == 0 || slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == enoughAsked }) {
+		if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == enoughAsked }) {
 			continue
 		}
 		open, err := g.open(ctx, p.UID)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -85,17 +83,5 @@ func (s *story) otherKind(k otherkinds.Kind, name string) *unstructured.Unstruct
 	} else {
 		slowToEnd(&template.Spec)
 	}
-	o, err := k.New(s.namespace, name, template)
-	s.must(err)
-	s.must(s.Create(s.ctx, o, client.FieldValidation(metav1.FieldValidationStrict)))
-	ctx, cancel := context.WithCancel(s.ctx)
-	var done sync.WaitGroup
-	own := o.DeepCopy()
-	done.Go(func() {
-		if err := k.Play(ctx, s, own); err != nil {
-			s.t.Error(err)
-		}
-	})
-	s.t.Cleanup(func() { cancel(); done.Wait() })
-	return o
+	return k.Start(s.t, s, s.namespace, name, template)
 }

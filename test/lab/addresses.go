@@ -11,7 +11,6 @@ const (
 	nodeNetwork         = "172.30.0.0/24"
 	podNetwork          = "10.244.0.0/16"
 	serviceNetwork      = "10.96.0.0/16"
-	serviceNetworkBits  = 0x0a60 // the first 16 of its addresses
 	kubernetesServiceIP = "10.96.0.1"
 	apiserverURL        = "https://" + hostIP + ":6443"
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -270,14 +271,16 @@ func configureNodeNetwork(n int) error {
 // packet between them finds no endpoint of a Service that always had some
 // (docs/decisions/0020-refused-in-between.md).
 func repeatRefused() error {
-	// At 192 bits of an ICMP error is the address that the packet was sent to.
+	// At 192 bits of an ICMP error is the address that the packet was sent to; a
+	// Service's has these 16 first.
+	services := netip.MustParsePrefix(serviceNetwork).Addr().As4()
 	rule := fmt.Sprintf(`table ip nalab {
 	chain output {
 		type filter hook output priority raw; policy accept;
-		icmp type destination-unreachable icmp code port-unreachable @th,192,16 %#x drop
+		icmp type destination-unreachable icmp code port-unreachable @th,192,16 %#02x%02x drop
 	}
 }
-`, serviceNetworkBits)
+`, services[0], services[1])
 	cmd := exec.Command("nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rule)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -25,9 +25,9 @@ func (n counts) done() bool { return n == counts{replicas, replicas, replicas} }
 // fails is done at the next turn.
 type tend func(ctx context.Context, c client.Client, o *unstructured.Unstructured, template corev1.PodTemplateSpec) counts
 
-// Play does the work of an object's controller until the context ends. A status
+// play does the work of an object's controller until the context ends. A status
 // that the kind's schema does not take is an error.
-func (k Kind) Play(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
+func (k Kind) play(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
 	c = client.WithFieldValidation(c, metav1.FieldValidationStrict)
 	tick := time.NewTicker(turn)
 	defer tick.Stop()

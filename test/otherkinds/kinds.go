@@ -7,11 +7,16 @@
 package otherkinds
 
 import (
+	"context"
 	"fmt"
+	"sync"
+	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // Kind is one of them.
@@ -59,8 +64,30 @@ func surge() map[string]any { return map[string]any{"maxSurge": "100%", "maxUnav
 // replicas is how many each of them has.
 const replicas = 2
 
-// New is one whose pods have the label app, which is its name.
-func (k Kind) New(namespace, name string, template corev1.PodTemplateSpec) (*unstructured.Unstructured, error) {
+// Start makes one whose pods have the label app, which is its name, and does the
+// work of its controller until the test ends.
+func (k Kind) Start(t testing.TB, c client.Client, namespace, name string, template corev1.PodTemplateSpec) *unstructured.Unstructured {
+	t.Helper()
+	o, err := k.object(namespace, name, template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), o, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	own := o.DeepCopy()
+	done.Go(func() {
+		if err := k.play(ctx, c, own); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return o
+}
+
+func (k Kind) object(namespace, name string, template corev1.PodTemplateSpec) (*unstructured.Unstructured, error) {
 	template.Labels = map[string]string{"app": name}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&template)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/nodeagent/nodeagent/test/apiserver"
+	"github.com/nodeagent/nodeagent/test/cluster"
 )
 
 // restartedAt is what a restart writes into a pod template.
@@ -126,7 +126,7 @@ func count(ctx context.Context, c client.Client, o *unstructured.Unstructured, t
 	pods = slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 	for i := range pods {
 		n.all++
-		if !apiserver.Ready(&pods[i]) {
+		if !cluster.Ready(&pods[i]) {
 			continue
 		}
 		n.available++

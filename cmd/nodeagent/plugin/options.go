@@ -60,11 +60,12 @@ func newOptions() *options {
 
 // validate is about what can be said before the API server is asked.
 func (o *options) validate(args []string) error {
+	unprintable := o.printable()
 	switch {
 	case len(args) == 0:
 		return fmt.Errorf("say what to restart: KIND/NAME, KIND NAME, or KIND with --all or -l; deploy/web, sts/db, pod/web-1")
-	case o.printable() != nil:
-		return o.printable()
+	case unprintable != nil:
+		return unprintable
 	case !slices.Contains([]string{"", "pod", "workload"}, strings.ToLower(o.scope)):
 		return fmt.Errorf("cannot use scope %q: want pod or workload", o.scope)
 	case !slices.Contains([]v1alpha1.OnStall{"", v1alpha1.OnStallLeave, v1alpha1.OnStallRollback}, v1alpha1.OnStall(o.onStall)):

@@ -5,9 +5,9 @@
 // The agent starts it outside of its own cgroup and hands it a plan in three
 // parts, so that both work beside each other (package plan). The keeper makes the
 // task's view of the host on a thread of its own, clones the task into its cgroup
-// and shuts it in between clone and execve, without a second program in between. From then on it needs no agent. When the keeper itself is
-// killed, the kernel ends the whole pid namespace with it: no task runs that
-// nobody watches.
+// and shuts it in between clone and execve, without a second program in between.
+// From then on it needs no agent. When the keeper itself is killed, the kernel
+// ends the whole pid namespace with it: no task runs that nobody watches.
 //
 // What a task can reach of it: signals are ignored by the kernel's rule for a
 // namespace's first process, memory and descriptors are closed to it by user

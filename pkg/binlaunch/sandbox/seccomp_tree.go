@@ -119,11 +119,8 @@ func asking(p *bpf.Policy) []bpf.SyscallGroup {
 	for i, g := range p.Syscalls {
 		left := bpf.SyscallGroup{Action: g.Action, NamesWithCondtions: g.NamesWithCondtions}
 		for _, name := range g.Names {
-			for _, before := range p.Syscalls[:i] {
-				if asks(before, name) {
-					left.Names = append(left.Names, name)
-					break
-				}
+			if slices.ContainsFunc(p.Syscalls[:i], func(before bpf.SyscallGroup) bool { return asks(before, name) }) {
+				left.Names = append(left.Names, name)
 			}
 		}
 		if len(left.Names)+len(left.NamesWithCondtions) > 0 {
@@ -134,10 +131,5 @@ func asking(p *bpf.Policy) []bpf.SyscallGroup {
 }
 
 func asks(g bpf.SyscallGroup, name string) bool {
-	for _, n := range g.NamesWithCondtions {
-		if n.Name == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.NamesWithCondtions, func(n bpf.NameWithConditions) bool { return n.Name == name })
 }
